@@ -1,0 +1,1 @@
+"""The worker: one forked process, one executor, one job at a time. Knows `cronium.common` and nothing of the supervisor."""
