@@ -1,0 +1,140 @@
+"""Messages as bytes and back: msgpack arrays `[version, number, field, field, …]`, checked field by field.
+
+A frame that is not ours (garbage, cut short, another version, another shape) raises `WireError` and changes nothing. Codecs are
+built once per class from its type hints, so a message has its shape in one place. Used by every process; does no I/O.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import msgpack
+
+from cronium.common.errors import CroniumError
+from cronium.common.messages import MESSAGES, Message
+
+VERSION = 1
+MAX_FRAME_BYTES = 128 * 1024 * 1024  # an outcome with the largest results allowed, and to spare
+
+_Codec = Callable[[Any], Any]
+
+
+class WireError(CroniumError):
+    """A frame is no message of this version; the text says what is wrong with it."""
+
+
+def pack(message: Message) -> bytes:
+    """A message as one frame."""
+    cls: Any = type(message)
+    frame: bytes = msgpack.packb([VERSION, _numbers()[cls], *_encoder(cls)(message)])
+    return frame
+
+
+def unpack(frame: bytes) -> Message:
+    """The message of a frame. Raises WireError when it is none of this version."""
+    if len(frame) > MAX_FRAME_BYTES:
+        raise WireError(f"a frame of {len(frame)} bytes is larger than any message ({MAX_FRAME_BYTES} bytes)")
+    try:
+        parts = msgpack.unpackb(frame, use_list=False, strict_map_key=True)
+    except Exception as error:  # msgpack raises many unrelated types on bad input
+        raise WireError(f"not a message: {type(error).__name__}: {error}") from error
+    if not isinstance(parts, tuple) or len(parts) < 2 or type(parts[0]) is not int or type(parts[1]) is not int:
+        raise WireError("not a message: no version and number")
+    if parts[0] != VERSION:
+        raise WireError(
+            f"a message of version {parts[0]}, this process speaks {VERSION}: restart all of the supervisor's processes"
+        )
+    cls: Any = MESSAGES.get(parts[1])
+    if cls is None:
+        raise WireError(f"an unknown message number {parts[1]}")
+    return typing.cast("Message", _decoder(cls)(parts[2:]))
+
+
+@cache
+def _numbers() -> Mapping[Any, int]:
+    return {cls: number for number, cls in MESSAGES.items()}
+
+
+@cache
+def _encoder(cls: Any) -> _Codec:
+    codecs = [(f.name, _encode(typing.get_type_hints(cls)[f.name])) for f in dataclasses.fields(cls)]
+
+    def encode(value: Any) -> list[Any]:
+        return [codec(getattr(value, name)) if codec else getattr(value, name) for name, codec in codecs]
+
+    return encode
+
+
+def _encode(hint: Any) -> _Codec | None:
+    """How a field is made plain; None where it already is."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if _is_message_part(hint):
+        return _encoder(hint)
+    if origin is types.UnionType and type(None) in args:
+        (inner,) = (a for a in args if a is not type(None))
+        inner_codec = _encode(inner)
+        return None if inner_codec is None else lambda value: None if value is None else inner_codec(value)
+    if origin is tuple:
+        item_codec = _encode(args[0])
+        return None if item_codec is None else lambda value: [item_codec(item) for item in value]
+    if origin is Mapping:
+        return dict
+    return None
+
+
+@cache
+def _decoder(cls: Any) -> _Codec:
+    hints = typing.get_type_hints(cls)
+    codecs = [(f.name, _decode(hints[f.name])) for f in dataclasses.fields(cls)]
+    count = len(codecs)
+
+    def decode(parts: Any) -> Any:
+        if not isinstance(parts, tuple) or len(parts) != count:
+            raise WireError(f"{cls.__name__} has {count} fields, not {_shape(parts)}")
+        values = []
+        for (name, codec), part in zip(codecs, parts, strict=True):
+            try:
+                values.append(codec(part))
+            except WireError as error:
+                raise WireError(f"{cls.__name__}.{name}: {error}") from None
+        return cls(*values)
+
+    return decode
+
+
+def _decode(hint: Any) -> _Codec:
+    """How a plain value becomes a field; the codec raises WireError when it does not fit."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if _is_message_part(hint):
+        return _decoder(hint)
+    if origin is types.UnionType and type(None) in args:
+        (inner,) = (a for a in args if a is not type(None))
+        codec = _decode(inner)
+        return lambda value: None if value is None else codec(value)
+    if origin is tuple:
+        codec = _decode(args[0])
+        return lambda value: tuple(codec(item) for item in _checked(tuple, value))
+    if origin is Mapping:
+        return lambda value: _checked(dict, value)
+    if hint is float:
+        return lambda value: float(value) if type(value) is int else _checked(float, value)
+    return lambda value: _checked(hint, value)
+
+
+def _is_message_part(hint: Any) -> bool:
+    return dataclasses.is_dataclass(hint)
+
+
+def _checked(cls: type, value: Any) -> Any:
+    if type(value) is not cls:  # exact: a bool is no int here
+        raise WireError(f"{cls.__name__} expected, not {_shape(value)}")
+    return value
+
+
+def _shape(value: Any) -> str:
+    return f"{type(value).__name__} of {len(value)}" if isinstance(value, tuple | dict) else type(value).__name__

@@ -1,0 +1,116 @@
+"""What the worker and an executor know of each other: nothing but this.
+
+An executor is the way to one kind of place (a container, a server). It is a generator of updates; whenever it has to wait it
+waits through `Control`, which keeps the worker's own sockets served meanwhile. A third executor is one folder with a class
+that has these three methods, and a line in `registry`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from cronium.common.job import Job, JobProblem
+from cronium.common.messages import Outcome, Position
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a job, and the name of the place it has or gets.
+
+    `adopt`: another worker may have made the place already; find out, and go on with what is there. `position`: where to
+    read on (its marks are at the start for a place nobody has read).
+    """
+
+    job: Job
+    number: int
+    place: str
+    adopt: bool
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Bytes of one stream as they stand in the place's file; `offset` is where the next ones begin."""
+
+    stream: str
+    data: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something happened to a stream that people must be told as a `system` line; the file goes on at `offset`."""
+
+    stream: str
+    message: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The attempt is `preparing` or `running` now."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The script's own word on its progress."""
+
+    percentage: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The last update: nothing more will come from this place."""
+
+    outcome: Outcome
+
+
+Update = Log | Gap | Status | Progress | Complete
+
+
+class Control(Protocol):
+    """What the worker offers to an executor while it runs."""
+
+    def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
+        """Serve the worker's sockets until one of these file descriptors is readable; which ones are (none: time is up)."""
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> T:
+        """Run something that blocks in a thread, and serve the worker's sockets meanwhile.
+
+        Raises what it raises, and TimeoutError when it takes longer (the thread is then left to itself).
+        """
+
+    def room(self) -> int:
+        """How many bytes of output may be handed over now; 0: wait until it is more."""
+
+    def durable(self, stream: str) -> int:
+        """Up to which offset of this place's stream everything is safe on our disk: credit and space may be given back."""
+
+    def cancelled(self) -> int:
+        """How often the job's end was asked for: 0 no, 1 SIGTERM and grace, 2 at once."""
+
+
+class Executor(Protocol):
+    """The way to one kind of place."""
+
+    name: str
+
+    def validate(self, job: Job) -> tuple[JobProblem, ...]:
+        """Every reason why this executor cannot run the job within its configured limits."""
+
+    def execute(self, attempt: Attempt, control: Control) -> Iterator[Update]:
+        """Run the attempt, or go on with it; the last update is Complete.
+
+        What a job can do wrong is an outcome. An error of the executor itself is an ExecutionError, and the place is left for
+        `cleanup`. A closed generator leaves the place as it is (the job runs on).
+        """
+
+    def cleanup(self, place: str) -> None:
+        """Remove everything of a place, whatever of it there is. Doing it again is harmless. Raises ExecutionError."""
