@@ -53,7 +53,7 @@ def copy(root: Path, target: Path) -> int:
     """Copy a whole root as it is; gives the moment (compare with `st_ctime_ns`) after which something there is new."""
     subprocess.run(["cp", "--archive", "--", root, target], check=True, timeout=_COPY_TIMEOUT_S)
     with tempfile.NamedTemporaryFile(dir=target.parent) as marker:
-        return os.stat(marker.name).st_ctime_ns
+        return Path(marker.name).stat().st_ctime_ns
 
 
 def pack(root: Path, archive: Path, *, newer_than_ns: int = -1) -> None:

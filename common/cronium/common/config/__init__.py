@@ -1,0 +1,1 @@
+"""The configuration: keys (`model`), units, where values come from (`load`)."""

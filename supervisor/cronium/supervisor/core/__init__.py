@@ -1,0 +1,5 @@
+"""The deciding core: events in, writes and actions out. No sockets, no clock, no randomness of its own, no threads.
+
+`state` is what is known of a job, `events` what can happen, `actions` what can be done about it, `decisions` the rules with a
+number in them (retry, back-off), `core` the state machine. The loop around it only moves bytes.
+"""

@@ -1,0 +1,222 @@
+"""What the core wants done. Writes go to the journal first, all of a step in one transaction; then the actions, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cronium.common.messages import Outcome, Summary
+from cronium.supervisor.core.state import Ended, JobRecord
+
+# --- writes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutJob:
+    """The record as it is now; `payload` with a new job."""
+
+    record: JobRecord
+    payload: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PutEnded:
+    """The outcome that is owed to the backend."""
+
+    job_id: str
+    ended: Ended
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetJob:
+    """A job that nobody will ask for again."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutPollKey:
+    """The key of the poll that is about to be made; None: the last one was answered."""
+
+    key: str | None
+
+
+Write = PutJob | PutEnded | ForgetJob | PutPollKey
+
+# --- actions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Ask the queue for at most `limit` jobs; it may take `wait_s` to answer."""
+
+    key: str
+    limit: int
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledge:
+    """Tell the backend that the job is in our journal."""
+
+    job_id: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SayStatus:
+    """Tell the backend how a job does."""
+
+    job_id: str
+    key: str
+    epoch: int
+    status: str
+    attempt: int
+    percentage: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SayComplete:
+    """Tell the backend how a job ended."""
+
+    job_id: str
+    key: str
+    epoch: int
+    attempt: int
+    outcome: Outcome
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class RenewLease:
+    """Ask for a longer lease."""
+
+    job_id: str
+    token: str
+    percentage: float | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Summarize:
+    """Ask the streamer for a job's summary."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceWriter:
+    """Tell the streamer which worker may write."""
+
+    job_id: str
+    worker: str
+    epoch: int
+    generation: int
+    next_sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOutput:
+    """Tell the streamer that nobody will ask for this job's summary again."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartWorker:
+    """Fork one more worker."""
+
+    name: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorkerProcess:
+    """Tell a worker to leave."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class KillWorker:
+    """End a worker that does not become ready."""
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchTo:
+    """Give a job to a worker."""
+
+    worker: str
+    job_id: str
+    attempt: int
+    generation: int
+    epoch: int
+    place: str
+    fresh: bool
+    adopt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAt:
+    """Tell the worker to end its job."""
+
+    worker: str
+    job_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SettleAt:
+    """Tell the worker that the outcome is in the journal."""
+
+    worker: str
+    job_id: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something a person may want to know; goes to the log."""
+
+    level: str
+    message: str
+    job_id: str | None = None
+    details: tuple[tuple[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """Everything that was to be done is done."""
+
+
+Action = (
+    Poll
+    | Acknowledge
+    | SayStatus
+    | SayComplete
+    | RenewLease
+    | Summarize
+    | AnnounceWriter
+    | ForgetOutput
+    | StartWorker
+    | StopWorkerProcess
+    | KillWorker
+    | DispatchTo
+    | CancelAt
+    | SettleAt
+    | Note
+    | Exit
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one event leads to."""
+
+    writes: tuple[Write, ...]
+    actions: tuple[Action, ...]

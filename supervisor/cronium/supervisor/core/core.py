@@ -1,0 +1,485 @@
+"""The state machine of the supervisor: one method for each event, one pass that decides what follows. Pure.
+
+Rules that everything here keeps:
+1. A change of a job is a write of the same step; the loop commits a step's writes before it carries out any of its actions.
+   So a job is in the journal before it is acknowledged, and a place has its name there before it exists.
+2. A generation is given to one worker, and a new one only after the old worker is seen dead.
+3. Statements about one job go to the backend one after the other: acknowledge, statuses, complete. The first and the last
+   are made until they are taken, each with one key; a status that did not get through is simply superseded by a later one.
+4. A job leaves `ended` when its report is taken or refused for good; then nothing more is owed to anybody.
+
+Every event ends in `_decide`, which looks at the whole state and never at the event: what is due follows from what is.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.common.ids import place_name
+from cronium.common.messages import Outcome, Results
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core import events as on
+from cronium.supervisor.core.decisions import backoff, decide_retry, pause_after_poll
+from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
+from cronium.supervisor.core.statements import Statements
+
+_RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
+_TICK_S = 1.0
+
+
+class Core:
+    """Everything that decides. `handle` is its only entry once restored."""
+
+    def __init__(self, rules: Rules, seed: int) -> None:
+        self._rules = rules
+        self._random = random.Random(seed)  # noqa: S311 - jitter and keys of idempotency, no secrets
+        self._jobs: dict[str, JobRecord] = {}  # all but those that are done
+        self._done_jobs: dict[str, JobRecord] = {}  # in order of their end
+        self._ended: dict[str, Ended] = {}
+        self._workers: dict[str, Worker] = {}
+        self._statements = Statements(rules, self._random)
+        self._poll_key: str | None = None
+        self._polling = False
+        self._empty_polls = self._poll_failures = 0
+        self._poll_at_s = 0.0
+        self._poll_blocked = False
+        self._next_number = 1
+        self._start_failures = 0
+        self._start_at_s = 0.0
+        self._renew_at_s: dict[str, float] = {}
+        self._renewing: set[str] = set()
+        self._draining = False
+        self._writes: list[do.Write] = []
+        self._actions: list[do.Action] = []
+
+    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None) -> None:
+        """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
+        for record in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
+            if record.state is JobState.DONE:
+                self._done_jobs[record.job_id] = record
+            elif record.state is JobState.RUNNING:
+                self._jobs[record.job_id] = record.but(state=JobState.READY)
+            elif record.state is not JobState.READY:  # nobody cleans up its last place any more: the reaper will
+                self._jobs[record.job_id] = record.but(place=None)
+            else:
+                self._jobs[record.job_id] = record
+        self._ended.update(ended)
+        self._poll_key = poll_key
+
+    def handle(self, event: on.Event, now: on.Now) -> do.Step:
+        """What this event leads to."""
+        self._apply(event, now)
+        self._decide(now)
+        step = do.Step(tuple(self._writes), tuple(self._actions))
+        self._writes.clear()
+        self._actions.clear()
+        return step
+
+    def next_due_s(self, now: on.Now) -> float:
+        """When (monotonic) a Tick is due at the latest."""
+        due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s))
+        if not self._polling and not self._poll_blocked:
+            due = min(due, max(self._poll_at_s, now.mono_s + 0.01))
+        for record in self._jobs.values():
+            if record.state is JobState.WAITING:
+                due = min(due, now.mono_s + max(0.01, (record.retry_at_ms - now.unix_ms) / 1000))
+        return due
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """What is known of a job."""
+        return self._jobs.get(job_id) or self._done_jobs.get(job_id)
+
+    def jobs(self) -> tuple[JobRecord, ...]:
+        """All jobs for which something is still to be done."""
+        return tuple(self._jobs.values())
+
+    def workers(self) -> tuple[Worker, ...]:
+        """All workers that are known."""
+        return tuple(self._workers.values())
+
+    def places(self) -> frozenset[str]:
+        """The places that belong to somebody; any other of this installation may be removed."""
+        known = (*self._jobs.values(), *self._done_jobs.values())
+        return frozenset(record.place for record in known if record.place is not None)
+
+    # --- events ------------------------------------------------------------------------------------------------------
+
+    def _apply(self, event: on.Event, now: on.Now) -> None:
+        match event:
+            case on.Polled():
+                self._polled(event, now)
+            case on.PollFailed():
+                self._polling = False
+                self._poll_failures += 1
+                pause = backoff(self._poll_failures, self._rules.polls.interval_s, self._rules.polls.max_interval_s, self._random)
+                self._poll_at_s = now.mono_s + max(pause, event.retry_after_s or 0.0)
+                self._note("warning", "poll failed", None, error=event.reason, retry_in_s=round(pause, 1))
+            case on.Taken():
+                self._taken(event, now)
+            case on.Refused():
+                self._refused(event, now)
+            case on.Unanswered():
+                self._statements.failed(event.job_id, event.key, now.mono_s, event.retry_after_s)
+                self._note("warning", "statement not taken yet", event.job_id, error=event.reason)
+            case on.LeaseRenewed(job_id, lease, next_action):
+                self._renewing.discard(job_id)
+                if record := self._jobs.get(job_id):
+                    self._put(record.but(lease=lease))
+                    self._renew_at_s.pop(job_id, None)
+                    self._obey(job_id, next_action, now)
+            case on.LeaseLost(job_id, reason):
+                self._renewing.discard(job_id)
+                self._lose(job_id, reason, now)
+            case on.LeaseUnanswered(job_id):
+                self._renewing.discard(job_id)
+                self._renew_at_s[job_id] = now.mono_s + 1.0
+            case on.CancelRequested(job_id):
+                self._cancel(job_id, now)
+            case on.WorkerIsReady(name):
+                self._start_failures = 0
+                if worker := self._workers.get(name):
+                    self._workers[name] = replace(worker, ready=True)
+            case on.WorkerBeats(name, memory_bytes):
+                if worker := self._workers.get(name):
+                    self._workers[name] = replace(worker, memory_bytes=memory_bytes)
+            case on.WorkerIsIdle():
+                self._worker_idle(event)
+            case on.WorkerDied():
+                self._worker_died(event, now)
+            case on.AttemptSaid():
+                if self._holds(event.worker, event.job_id, event.generation):
+                    self._statements.status(event.job_id, event.status, event.percentage, event.message)
+            case on.AttemptOver():
+                self._attempt_over(event, now)
+            case on.StreamerIsReady():
+                for worker in self._workers.values():
+                    if worker.job_id is not None:
+                        self._announce(self._jobs[worker.job_id], worker.name)
+                self._statements.summaries_lost()
+            case on.SummaryHeard(summary):
+                self._statements.summary(summary)
+            case on.DrainRequested():
+                self._draining = True
+            case on.CancelAll():
+                self._draining = True
+                for job_id in list(self._jobs):
+                    self._cancel(job_id, now)
+            case on.Tick():
+                pass
+
+    def _polled(self, event: on.Polled, now: on.Now) -> None:
+        self._polling, self._poll_failures = False, 0
+        self._poll_key = None
+        self._writes.append(do.PutPollKey(None))
+        self._empty_polls = 0 if event.jobs else self._empty_polls + 1
+        self._poll_at_s = now.mono_s + pause_after_poll(
+            self._rules.polls,
+            empty_polls=self._empty_polls,
+            took_s=event.took_s,
+            jobs=len(event.jobs),
+            told_s=event.next_after_s,
+            jitter=self._random,
+        )
+        for job in event.jobs:
+            self._take_in(job, now)
+        for job_id in event.cancelled:
+            self._cancel(job_id, now)
+
+    def _take_in(self, job: on.QueuedJob, now: on.Now) -> None:
+        """A job from the queue. One that is known is gone on with, or reported again; it never runs anew."""
+        known = self.job(job.job_id)
+        if known is not None and not known.lost:
+            self._note("info", "delivered again", job.job_id, state=known.state.value)
+            if known.state is JobState.DONE:
+                del self._done_jobs[job.job_id]
+                self._put(known.but(state=JobState.ENDED))
+            return
+        self._done_jobs.pop(job.job_id, None)
+        record = JobRecord(job.job_id, job.priority, now.unix_ms, retry=job.retry)
+        if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
+            record = record.but(generation=known.generation, attempt=known.attempt)
+        self._jobs[job.job_id] = record
+        self._writes.append(do.PutJob(record, job.payload))
+        if job.refusal is not None:
+            self._end(record, job.refusal, now)
+
+    def _taken(self, event: on.Taken, now: on.Now) -> None:
+        record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
+        if record is None or kind is None:
+            return
+        if kind == "acknowledge":
+            changed = record.but(
+                acknowledged=True,
+                lease=event.lease,
+                epoch=event.epoch or record.epoch,
+                next_sequence=event.next_sequence or record.next_sequence,
+            )
+            self._put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
+        elif kind == "complete":
+            self._done(record, now)
+            return
+        self._obey(event.job_id, event.next_action, now)
+
+    def _refused(self, event: on.Refused, now: on.Now) -> None:
+        record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
+        if record is None or kind is None:
+            return
+        self._note("error", f"{kind} refused for good", event.job_id, error=event.reason)
+        if kind == "complete":
+            self._done(record.but(set_aside=event.reason), now)
+        elif event.gone or kind == "acknowledge":
+            self._lose(event.job_id, event.reason, now)
+
+    def _obey(self, job_id: str, next_action: str | None, now: on.Now) -> None:
+        record = self._jobs.get(job_id)
+        if record is None:
+            return
+        if next_action == "cancel":
+            self._cancel(job_id, now)
+        elif next_action == "retry" and record.state in (JobState.RUNNING, JobState.READY) and not record.extra_attempts:
+            self._put(record.but(extra_attempts=1))
+
+    def _cancel(self, job_id: str, now: on.Now) -> None:
+        record = self._jobs.get(job_id)
+        if record is None or record.cancelled or record.state is JobState.ENDED:
+            return
+        record = self._put(record.but(cancelled=True))
+        if record.state is JobState.RUNNING:
+            self._cancel_at_worker(record)
+        elif record.place is None or record.state is JobState.WAITING:
+            self._end(record, _cancelled(now), now)
+        # else: a place without a worker; it is cancelled as soon as a worker has taken it over
+
+    def _lose(self, job_id: str, reason: str, now: on.Now) -> None:
+        """Another host has the job: stop it here, report nothing."""
+        record = self._jobs.get(job_id)
+        if record is None or record.lost:
+            return
+        self._note("warning", "job lost to another host", job_id, error=reason)
+        record = self._put(record.but(lost=True))
+        if record.state is JobState.RUNNING:
+            for _ in range(2):  # at once: somebody else is doing the work
+                self._cancel_at_worker(record)
+        elif record.place is None or record.state in (JobState.WAITING, JobState.ENDED):
+            self._done(record, now)
+
+    def _worker_idle(self, event: on.WorkerIsIdle) -> None:
+        worker = self._workers.get(event.worker)
+        if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
+            return
+        self._leave_place(event.job_id, event.generation)
+        worker = replace(worker, job_id=None, jobs_done=worker.jobs_done + 1, memory_bytes=event.memory_bytes)
+        if worker.jobs_done >= self._rules.recycle_after_jobs or event.memory_bytes > self._rules.recycle_above_bytes:
+            worker = replace(worker, retiring=True)
+            self._actions.append(do.StopWorkerProcess(worker.name))
+        self._workers[worker.name] = worker
+
+    def _worker_died(self, event: on.WorkerDied, now: on.Now) -> None:
+        worker = self._workers.pop(event.worker, None)
+        if worker is None:
+            return
+        if not worker.ready:
+            self._start_failures += 1
+            self._start_at_s = now.mono_s + backoff(self._start_failures, 0.2, 30.0, self._random)
+        if not worker.retiring:
+            self._note("warning", "worker died", worker.job_id, worker=worker.name, error=event.reason)
+        record = self._jobs.get(worker.job_id) if worker.job_id is not None else None
+        if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
+            if worker.job_id is not None:  # its attempt was over: what it had not yet removed is the reaper's
+                self._leave_place(worker.job_id, worker.generation)
+            return
+        record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
+        if record.deaths > self._rules.max_worker_deaths:
+            self._end(record.but(place=None), _worker_lost(record.deaths, event.reason, now), now)
+
+    def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
+        if not self._holds(event.worker, event.job_id, event.generation):
+            return
+        record = self._jobs[event.job_id]
+        if record.state is JobState.RUNNING:
+            decision = decide_retry(record, event.outcome)
+            if record.lost:
+                self._done(record, now)
+            elif decision.again:
+                extra = max(0, record.extra_attempts - 1)
+                due_ms = now.unix_ms + round(decision.after_s * 1000)
+                self._put(record.but(state=JobState.WAITING, retry_at_ms=due_ms, extra_attempts=extra, deaths=0))
+                self._note("info", "attempt failed, another follows", event.job_id, after_s=decision.after_s)
+            else:
+                self._end(record, event.outcome, now)
+        self._actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
+
+    # --- changes of a job --------------------------------------------------------------------------------------------
+
+    def _leave_place(self, job_id: str, generation: int) -> None:
+        """The place of an attempt that is over belongs to nobody any more."""
+        record = self.job(job_id)
+        if record is None or record.generation != generation or record.place is None:
+            return
+        if record.state is JobState.DONE:
+            self._done_jobs[job_id] = record.but(place=None)
+            self._writes.append(do.PutJob(self._done_jobs[job_id]))
+        else:
+            self._put(record.but(place=None))
+
+    def _put(self, record: JobRecord) -> JobRecord:
+        self._jobs[record.job_id] = record
+        self._writes.append(do.PutJob(record))
+        return record
+
+    def _end(self, record: JobRecord, outcome: Outcome, now: on.Now) -> None:
+        """The job has its last outcome; the report is owed from now on."""
+        if record.lost:
+            self._done(record, now)
+            return
+        ended = Ended(max(record.attempt, 1), outcome)
+        self._ended[record.job_id] = ended
+        self._put(record.but(state=JobState.ENDED))
+        self._writes.append(do.PutEnded(record.job_id, ended))
+
+    def _done(self, record: JobRecord, now: on.Now) -> None:
+        """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
+        self._jobs.pop(record.job_id, None)
+        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, lease=None)
+        self._done_jobs[record.job_id] = record
+        self._writes.append(do.PutJob(record))
+        if ended := self._ended.get(record.job_id):
+            ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
+            self._ended[record.job_id] = ended
+            self._writes.append(do.PutEnded(record.job_id, ended))
+        self._statements.forget(record.job_id)
+        self._renew_at_s.pop(record.job_id, None)
+        self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+
+    def _cancel_at_worker(self, record: JobRecord) -> None:
+        for worker in self._workers.values():
+            if (worker.job_id, worker.generation) == (record.job_id, record.generation):
+                self._actions.append(do.CancelAt(worker.name, record.job_id, record.generation))
+
+    def _announce(self, record: JobRecord, worker: str) -> None:
+        self._actions.append(do.AnnounceWriter(record.job_id, worker, record.epoch, record.generation, record.next_sequence))
+
+    def _holds(self, worker: str, job_id: str, generation: int) -> bool:
+        known = self._workers.get(worker)
+        return known is not None and (known.job_id, known.generation) == (job_id, generation) and job_id in self._jobs
+
+    def _note(self, level: str, message: str, job_id: str | None, **details: object) -> None:
+        self._actions.append(do.Note(level, message, job_id, tuple(details.items())))
+
+    # --- what follows from the state ---------------------------------------------------------------------------------
+
+    def _decide(self, now: on.Now) -> None:
+        self._wake_waiting(now)
+        self._dispatch()
+        self._keep_workers(now)
+        self._renew_leases(now)
+        self._actions.extend(self._statements.due(self._jobs, self._ended, now))
+        self._poll(now)
+        self._prune(now)
+        if self._draining and not self._jobs and all(w.job_id is None for w in self._workers.values()):
+            self._actions.append(do.Exit())
+
+    def _wake_waiting(self, now: on.Now) -> None:
+        for record in list(self._jobs.values()):
+            if record.state is JobState.WAITING and record.retry_at_ms <= now.unix_ms and record.place is None:
+                self._put(record.but(state=JobState.READY))
+
+    def _dispatch(self) -> None:
+        """Give ready jobs to idle workers: what already has a place first, then by priority, then in order of arrival."""
+        ready = [r for r in self._jobs.values() if r.state is JobState.READY]
+        running = sum(1 for w in self._workers.values() if w.job_id is not None)
+        idle = [w for w in self._workers.values() if w.idle()]
+        ready.sort(key=lambda r: (r.place is None, -r.priority, r.received_ms))
+        for record, worker in zip(ready, idle, strict=False):
+            if record.place is None and running >= self._rules.max_concurrent:
+                break
+            running += 1
+            self._give(record, worker)
+
+    def _give(self, record: JobRecord, worker: Worker) -> None:
+        adopt = record.place is not None
+        attempt = record.attempt if adopt else record.attempt + 1
+        place = record.place or place_name(self._rules.installation, record.job_id, attempt)
+        fresh = record.generation == 0 and record.next_sequence <= 1
+        record = self._put(record.but(state=JobState.RUNNING, attempt=attempt, generation=record.generation + 1, place=place))
+        self._workers[worker.name] = replace(worker, job_id=record.job_id, generation=record.generation)
+        self._announce(record, worker.name)
+        self._actions.append(
+            do.DispatchTo(worker.name, record.job_id, attempt, record.generation, record.epoch, place, fresh=fresh, adopt=adopt)
+        )
+        for _ in range(2 if record.lost else int(record.cancelled)):
+            self._cancel_at_worker(record)
+
+    def _keep_workers(self, now: on.Now) -> None:
+        """Have a worker for each slot, and the spare ones. After failed starts, one at a time."""
+        for worker in self._workers.values():
+            if not worker.ready and now.mono_s - worker.started_s > self._rules.worker_start_s:
+                self._actions.append(do.KillWorker(worker.name, "was not ready in time"))
+        if self._draining or now.mono_s < self._start_at_s:
+            return
+        wanted = self._rules.max_concurrent + self._rules.spare_workers
+        missing = wanted - sum(1 for w in self._workers.values() if not w.retiring)
+        if self._start_failures and any(not w.ready for w in self._workers.values()):
+            return
+        for _ in range(min(missing, 1) if self._start_failures else missing):
+            name = f"worker-{self._next_number}"
+            self._workers[name] = Worker(name, self._next_number, now.mono_s)
+            self._actions.append(do.StartWorker(name, self._next_number))
+            self._next_number += 1
+
+    def _renew_leases(self, now: on.Now) -> None:
+        for record in self._jobs.values():
+            lease = record.lease
+            if lease is None or record.lost or record.job_id in self._renewing:
+                continue
+            due = self._renew_at_s.get(record.job_id)
+            if due is None:
+                life_s = max(0.0, (lease.expires_ms - now.unix_ms) / 1000)
+                due = self._renew_at_s[record.job_id] = now.mono_s + life_s * (1 - _RENEW_AT)
+            if now.mono_s >= due:
+                self._renewing.add(record.job_id)
+                percentage, message = self._statements.progress(record.job_id)
+                self._actions.append(do.RenewLease(record.job_id, lease.token, percentage, message))
+
+    def _poll(self, now: on.Now) -> None:
+        """Ask for as many jobs as there are free slots; not while too many reports wait for a backend that takes none."""
+        active = sum(1 for r in self._jobs.values() if r.state in ACTIVE)
+        free = self._rules.max_concurrent - active
+        self._poll_blocked = self._draining or (free <= 0 and self._poll_key is None) or len(self._jobs) >= self._rules.most_jobs
+        if self._polling or self._poll_blocked or now.mono_s < self._poll_at_s:
+            return
+        if self._poll_key is None:
+            self._poll_key = f"{self._random.getrandbits(128):032x}"
+            self._writes.append(do.PutPollKey(self._poll_key))
+        self._polling = True
+        self._actions.append(do.Poll(self._poll_key, max(1, min(free, self._rules.batch_size)), self._rules.polls.wait_s))
+
+    def _prune(self, now: on.Now) -> None:
+        """Forget the oldest of those that are done: too old, or too many."""
+        oldest_ms = now.unix_ms - self._rules.keep_done_s * 1000
+        while self._done_jobs:
+            record = next(iter(self._done_jobs.values()))
+            if record.done_ms >= oldest_ms and len(self._done_jobs) <= self._rules.keep_done_jobs:
+                return
+            del self._done_jobs[record.job_id]
+            self._ended.pop(record.job_id, None)
+            self._writes.append(do.ForgetJob(record.job_id))
+
+
+def _cancelled(now: on.Now) -> Outcome:
+    error = ExecutionError(Reason.CANCELLED, "cancelled before it was started").report()
+    return Outcome("cancelled", None, error, now.unix_ms, now.unix_ms)
+
+
+def _worker_lost(deaths: int, reason: str, now: on.Now) -> Outcome:
+    error = ExecutionError(
+        Reason.WORKER_LOST,
+        f"{deaths} workers died while they ran this job, the last one: {reason}. See the supervisor's log; "
+        "jobs.maxWorkerDeaths says how many are allowed",
+        deaths=deaths,
+    ).report()
+    return Outcome("failed", None, error, now.unix_ms, now.unix_ms)

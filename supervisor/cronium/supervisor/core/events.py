@@ -1,0 +1,216 @@
+"""Everything that can happen, as the core sees it. Frozen values; the loop makes them, the core only reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cronium.common.messages import Outcome, Summary
+from cronium.supervisor.core.state import Lease, RetryRule
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The time of an event: a monotonic clock for durations, Unix time for what is written down."""
+
+    mono_s: float
+    unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedJob:
+    """A job as it was polled. `refusal`: why it cannot be run, when it is no job that can."""
+
+    job_id: str
+    payload: bytes
+    priority: int
+    retry: RetryRule
+    refusal: Outcome | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """The queue answered. `took_s` how long it took; `next_after_s` when the backend wants to be asked again."""
+
+    key: str
+    jobs: tuple[QueuedJob, ...]
+    cancelled: tuple[str, ...] = ()
+    took_s: float = 0.0
+    next_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PollFailed:
+    """The queue did not answer: the same key is asked again, after `retry_after_s` at the earliest."""
+
+    key: str
+    reason: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The backend took a statement about a job. What it said in return, as far as it said something."""
+
+    job_id: str
+    key: str
+    next_action: str | None = None
+    lease: Lease | None = None
+    epoch: int | None = None
+    next_sequence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The backend will never take this statement. `gone`: because the job is not ours (any more)."""
+
+    job_id: str
+    key: str
+    reason: str
+    gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A statement did not get through; it is made again, after `retry_after_s` at the earliest."""
+
+    job_id: str
+    key: str
+    reason: str
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRenewed:
+    """A new lease for a job, perhaps with an order in the same answer."""
+
+    job_id: str
+    lease: Lease
+    next_action: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """Another host has the job, or it is no more."""
+
+    job_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseUnanswered:
+    """A renewal did not get through."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    """The backend or a person wants the job to end."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIsReady:
+    """A worker has started."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBeats:
+    """A worker's RSS."""
+
+    worker: str
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIsIdle:
+    """A worker has removed its job's place."""
+
+    worker: str
+    job_id: str
+    generation: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker process is gone (seen by the kernel, never guessed), or could not be started."""
+
+    worker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptSaid:
+    """A worker's word on its attempt: `preparing` or `running`, progress."""
+
+    worker: str
+    job_id: str
+    generation: int
+    status: str | None = None
+    percentage: float | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOver:
+    """An attempt has ended, its last line is durable."""
+
+    worker: str
+    job_id: str
+    generation: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class StreamerIsReady:
+    """A streamer has started; it knows nothing of who may write."""
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryHeard:
+    """What `complete` needs to know of a job's output."""
+
+    summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """Take no new jobs; be done when those that are here are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelAll:
+    """End every job that is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Polled
+    | PollFailed
+    | Taken
+    | Refused
+    | Unanswered
+    | LeaseRenewed
+    | LeaseLost
+    | LeaseUnanswered
+    | CancelRequested
+    | WorkerIsReady
+    | WorkerBeats
+    | WorkerIsIdle
+    | WorkerDied
+    | AttemptSaid
+    | AttemptOver
+    | StreamerIsReady
+    | SummaryHeard
+    | DrainRequested
+    | CancelAll
+    | Tick
+)

@@ -1,0 +1,29 @@
+"""The numbers that the core decides by, taken from the configuration once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cronium.supervisor.core.decisions import PollRules
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Counts, and seconds where the name ends in `_s`."""
+
+    installation: str
+    polls: PollRules
+    batch_size: int
+    max_concurrent: int
+    spare_workers: int
+    recycle_after_jobs: int
+    recycle_above_bytes: int
+    worker_start_s: float
+    max_worker_deaths: int
+    status_interval_s: float
+    retry_first_s: float
+    retry_longest_s: float
+    most_jobs: int = 1000  # here at once, with those whose report was not taken yet
+    keep_done_s: float = 86_400.0
+    keep_done_jobs: int = 10_000
+    status_per_s: float = 5.0  # half of the contract's 600 a minute (PROTOCOL.md), for all jobs together

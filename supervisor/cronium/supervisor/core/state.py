@@ -1,0 +1,106 @@
+"""What the supervisor knows of a job: one frozen record, which the journal keeps. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from cronium.common.messages import Outcome
+
+
+class JobState(StrEnum):
+    """Where a job is. Legal ways: received → ready → running → (waiting → ready | ready | ended) → done.
+
+    `received`: journaled, not yet acknowledged. `ready`: waits for a worker (with a place already when a worker was lost).
+    `running`: a worker has it. `waiting`: for its next attempt. `ended`: has its last outcome, which the backend has not taken
+    yet. `done`: nothing more is owed to anybody; kept for a while so that it is known when it is delivered again.
+    """
+
+    RECEIVED = "received"
+    READY = "ready"
+    RUNNING = "running"
+    WAITING = "waiting"
+    ENDED = "ended"
+    DONE = "done"
+
+
+ACTIVE = frozenset({JobState.RECEIVED, JobState.READY, JobState.RUNNING})
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The backend's promise to leave a job to us until `expires_ms` (Unix)."""
+
+    token: str
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """A job's own policy: most attempts, and seconds between them."""
+
+    max_attempts: int = 1
+    exponential: bool = True
+    delay_s: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job. The payload and the last outcome are kept beside it and written once.
+
+    `attempt` and `generation` count from 1 once dispatched (0 before). `place` is the name of the current attempt's place, None
+    when there is none. `deaths`: workers lost in this attempt. `extra_attempts`: asked for by the backend. `lost`: another
+    host has the job, so no report is owed. `acknowledged`: the backend knows that we have it. `set_aside`: why the backend
+    refused its report for good.
+    """
+
+    job_id: str
+    priority: int
+    received_ms: int
+    state: JobState = JobState.RECEIVED
+    retry: RetryRule = RetryRule()
+    epoch: int = 1
+    next_sequence: int = 1
+    lease: Lease | None = None
+    acknowledged: bool = False
+    attempt: int = 0
+    generation: int = 0
+    place: str | None = None
+    deaths: int = 0
+    extra_attempts: int = 0
+    retry_at_ms: int = 0
+    cancelled: bool = False
+    lost: bool = False
+    done_ms: int = 0
+    set_aside: str | None = None
+
+    def but(self, **changes: object) -> JobRecord:
+        """The same with some fields changed."""
+        return replace(self, **changes)  # type: ignore[arg-type]  # names are checked by dataclasses.replace itself
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What is known of a worker process. `job_id` and `generation` while it has a job, `ready` once it has said so."""
+
+    name: str
+    number: int
+    started_s: float
+    ready: bool = False
+    retiring: bool = False
+    job_id: str | None = None
+    generation: int = 0
+    jobs_done: int = 0
+    memory_bytes: int = 0
+
+    def idle(self) -> bool:
+        """Whether it can take a job now."""
+        return self.ready and not self.retiring and self.job_id is None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A terminal outcome with the number of the attempt it belongs to, as it is owed to the backend."""
+
+    attempt: int
+    outcome: Outcome

@@ -1,0 +1,155 @@
+"""What is to be said to the backend about each job, one statement at a time. Pure; part of the core.
+
+`acknowledge` and `complete` are owed until they are taken; each has one key, derived from what it says, so it is the same after
+a crash. A status is only ever the latest, and is repeated as a heartbeat: its answer is how the backend orders a cancel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cronium.common.messages import Summary
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core.decisions import backoff
+from cronium.supervisor.core.events import Now
+from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.core.state import Ended, JobRecord, JobState
+
+_ASK_AGAIN_S = 5.0  # for a summary that does not come
+
+
+@dataclass(slots=True)
+class _Line:
+    """The statements of one job: what is on its way, when the next may go."""
+
+    in_flight: str | None = None
+    kind: str = ""
+    failures: int = 0
+    not_before_s: float = 0.0
+    status: str | None = None
+    percentage: float | None = None
+    message: str | None = None
+    changed: bool = False
+    count: int = 0
+    said_s: float = 0.0
+    asked_s: float | None = None
+    summary: Summary | None = None
+
+
+class Statements:
+    """All lines."""
+
+    def __init__(self, rules: Rules, jitter: random.Random) -> None:
+        self._rules = rules
+        self._random = jitter
+        self._lines: dict[str, _Line] = {}
+        self._run = f"{jitter.getrandbits(32):08x}"
+        self._due_s = 0.0
+
+    def status(self, job_id: str, status: str | None, percentage: float | None, message: str | None) -> None:
+        """Something new to tell about a running job."""
+        line = self._line(job_id)
+        if status is not None and status != line.status:
+            line.status, line.changed = status, True
+        line.percentage = percentage if percentage is not None else line.percentage
+        line.message = message if message is not None else line.message
+
+    def progress(self, job_id: str) -> tuple[float | None, str | None]:
+        """What the script last said of its progress."""
+        line = self._lines.get(job_id)
+        return (None, None) if line is None else (line.percentage, line.message)
+
+    def taken(self, job_id: str, key: str) -> str | None:
+        """A statement has been answered for good: its kind, None if it is not the one on its way."""
+        line = self._lines.get(job_id)
+        if line is None or line.in_flight != key:
+            return None
+        line.in_flight, line.failures, line.not_before_s = None, 0, 0.0
+        return line.kind
+
+    def failed(self, job_id: str, key: str, now_s: float, retry_after_s: float | None) -> None:
+        """A statement did not get through."""
+        line = self._lines.get(job_id)
+        if line is None or line.in_flight != key:
+            return
+        line.in_flight = None
+        line.failures += 1
+        pause = backoff(line.failures, self._rules.retry_first_s, self._rules.retry_longest_s, self._random)
+        line.not_before_s = now_s + max(pause, retry_after_s or 0.0)
+
+    def summary(self, summary: Summary) -> None:
+        """The streamer's answer."""
+        self._line(summary.job_id).summary = summary
+
+    def summaries_lost(self) -> None:
+        """The streamer that was asked is gone: ask the new one."""
+        for line in self._lines.values():
+            line.asked_s = None
+
+    def forget(self, job_id: str) -> None:
+        """Nothing more will be said about this job."""
+        self._lines.pop(job_id, None)
+
+    def next_due_s(self, now_s: float) -> float:
+        """When (monotonic) `due` may have something new."""
+        return max(self._due_s, now_s + 0.01)
+
+    def due(self, jobs: Mapping[str, JobRecord], ended: Mapping[str, Ended], now: Now) -> list[do.Action]:
+        """What is to be said now, at most one statement a job."""
+        out: list[do.Action] = []
+        running = sum(1 for record in jobs.values() if record.state is JobState.RUNNING)
+        interval_s = max(self._rules.status_interval_s, running / self._rules.status_per_s)
+        self._due_s = now.mono_s + 3600.0
+        for record in jobs.values():
+            if record.lost:
+                continue
+            line = self._line(record.job_id)
+            if line.in_flight is not None:
+                continue
+            if now.mono_s < line.not_before_s:
+                self._due_s = min(self._due_s, line.not_before_s)
+                continue
+            if not record.acknowledged:
+                out.append(do.Acknowledge(record.job_id, self._send(line, "acknowledge", _key(record.job_id, "acknowledge", 0))))
+            elif record.state is JobState.ENDED:
+                out.extend(self._complete(line, record, ended[record.job_id], now))
+            elif record.state is JobState.RUNNING and line.status is not None:
+                out.extend(self._status(line, record, now, interval_s))
+        return out
+
+    def _complete(self, line: _Line, record: JobRecord, ended: Ended, now: Now) -> list[do.Action]:
+        if line.summary is None or line.summary.epoch != record.epoch:
+            if line.asked_s is not None and now.mono_s - line.asked_s < _ASK_AGAIN_S:
+                self._due_s = min(self._due_s, line.asked_s + _ASK_AGAIN_S)
+                return []
+            line.asked_s = now.mono_s
+            return [do.Summarize(record.job_id, record.epoch)]
+        key = self._send(line, "complete", _key(record.job_id, "complete", record.received_ms))
+        return [do.SayComplete(record.job_id, key, record.epoch, ended.attempt, ended.outcome, line.summary)]
+
+    def _status(self, line: _Line, record: JobRecord, now: Now, interval_s: float) -> list[do.Action]:
+        due_s = line.said_s + interval_s
+        if not line.changed and now.mono_s < due_s:
+            self._due_s = min(self._due_s, due_s)
+            return []
+        line.changed, line.said_s = False, now.mono_s
+        line.count += 1
+        assert line.status is not None  # noqa: S101 - asked by the caller
+        key = self._send(line, "status", _key(record.job_id, f"status-{self._run}", line.count))
+        return [do.SayStatus(record.job_id, key, record.epoch, line.status, record.attempt, line.percentage, line.message)]
+
+    @staticmethod
+    def _send(line: _Line, kind: str, key: str) -> str:
+        line.in_flight, line.kind = key, kind
+        return key
+
+    def _line(self, job_id: str) -> _Line:
+        return self._lines.setdefault(job_id, _Line())
+
+
+def _key(job_id: str, kind: str, number: int) -> str:
+    """An Idempotency-Key: the same whenever the same statement is made."""
+    return hashlib.sha256(f"{job_id}\0{kind}\0{number}".encode()).hexdigest()[:32]

@@ -1,0 +1,149 @@
+"""One file of the spool: a header, then records back to back, then zeros. Knows bytes and offsets, not what records mean.
+
+A record is `header, body`; the header is magic, version, kind, length of the body, CRC-32. The CRC covers kind, length, body
+and the record's position in the log, so neither a torn record nor an old one left behind by an overwritten write can pass.
+A position in the log (`lsn`) is the segment's base plus the offset in its file; bases stand in the files' names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cronium.common.errors import CroniumError
+
+FILE_HEADER = b"CRONIUM-SPOOL-1\n"
+RECORD_HEADER_BYTES = 12
+_HEADER = struct.Struct("<2sBBII")
+_MAGIC, _VERSION = b"\xc5\x90", 1
+_NAME = re.compile(r"([0-9]{20})\.spool")
+_READ_AHEAD_BYTES = 256 * 1024
+
+
+class SpoolError(CroniumError):
+    """The spool cannot be used; the text says which file and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RawRecord:
+    """A record as it stands in a file; `disk_bytes` with its header."""
+
+    lsn: int
+    kind: int
+    body: bytes
+    disk_bytes: int
+
+
+class Segment:
+    """An open segment. `end` is the position behind its last whole record."""
+
+    def __init__(self, path: Path, base: int, end: int, descriptor: int) -> None:
+        self.path, self.base, self.end, self.descriptor = path, base, end, descriptor
+        self._ahead, self._ahead_at = b"", 0
+
+    @property
+    def start(self) -> int:
+        """The position of the first record."""
+        return self.base + len(FILE_HEADER)
+
+    def write(self, kind: int, body: bytes) -> int:
+        """Append a record; its position. Raises OSError, and then nothing has changed."""
+        lsn = self.end
+        header = _HEADER.pack(_MAGIC, _VERSION, kind, len(body), _crc(lsn, kind, body))
+        length = len(header) + len(body)
+        written = os.pwritev(self.descriptor, (header, body), lsn - self.base)
+        if written != length:  # the next record overwrites what came to be there
+            raise OSError(28, f"only {written} of {length} bytes could be written", str(self.path))
+        self.end += length
+        return lsn
+
+    def read(self, lsn: int) -> RawRecord | None:
+        """The record at a position; None when there is no whole one."""
+        header = self._bytes(lsn, RECORD_HEADER_BYTES)
+        if len(header) < RECORD_HEADER_BYTES:
+            return None
+        magic, version, kind, length, crc = _HEADER.unpack(header)
+        if magic != _MAGIC or version != _VERSION:
+            return None
+        body = self._bytes(lsn + RECORD_HEADER_BYTES, length)
+        if len(body) < length or _crc(lsn, kind, body) != crc:
+            return None
+        return RawRecord(lsn, kind, body, RECORD_HEADER_BYTES + length)
+
+    def records(self) -> Iterator[RawRecord]:
+        """All whole records from the start on."""
+        lsn = self.start
+        while lsn < self.end and (record := self.read(lsn)) is not None:
+            yield record
+            lsn += record.disk_bytes
+
+    def cut(self, end: int, reserve_bytes: int) -> None:
+        """Make `end` the end, with zeros behind it; what was there is gone."""
+        self.end = end
+        self._ahead = b""
+        os.ftruncate(self.descriptor, end - self.base)
+        if reserve_bytes > end - self.base:
+            os.posix_fallocate(self.descriptor, 0, reserve_bytes)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
+
+    def _bytes(self, lsn: int, count: int) -> bytes:
+        count = min(count, self.end - lsn)
+        at = lsn - self._ahead_at
+        if at < 0 or at + count > len(self._ahead):
+            wanted = min(max(count, _READ_AHEAD_BYTES), self.end - lsn)
+            self._ahead, self._ahead_at, at = os.pread(self.descriptor, wanted, lsn - self.base), lsn, 0
+        return self._ahead[at : at + count]
+
+
+def create(folder: Path, base: int, reserve_bytes: int) -> Segment:
+    """A new, empty segment whose space is reserved. Raises OSError when the disk has no room for it."""
+    path = folder / f"{base:020d}.spool"
+    temporary = folder / "new-segment"
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, reserve_bytes)
+        os.pwrite(descriptor, FILE_HEADER, 0)
+        temporary.rename(path)
+        _sync_folder(folder)
+    except OSError:
+        os.close(descriptor)
+        temporary.unlink(missing_ok=True)
+        raise
+    return Segment(path, base, base + len(FILE_HEADER), descriptor)
+
+
+def open_all(folder: Path) -> list[Segment]:
+    """The segments of a folder in order, `end` at their files' end. Raises SpoolError for a file that is not ours."""
+    found = sorted((int(match[1]), path) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+    segments: list[Segment] = []
+    for base, path in found:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        header = os.pread(descriptor, len(FILE_HEADER), 0)
+        if header != FILE_HEADER:
+            os.close(descriptor)
+            if header.strip(b"\0") or base != found[-1][0]:
+                raise SpoolError(f"{path} is not a file of this spool: move it out of {folder}, and start again")
+            path.unlink()  # made in the moment of a power cut; nothing was in it
+            continue
+        segments.append(Segment(path, base, base + os.fstat(descriptor).st_size, descriptor))
+    return segments
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _crc(lsn: int, kind: int, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(b"%d %d %d" % (lsn, kind, len(body))))

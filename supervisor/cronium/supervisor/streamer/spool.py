@@ -1,0 +1,256 @@
+"""The spool: one append-only log for all jobs, in segments, encrypted, bounded. Every record that was written survives a kill.
+
+Batches are refused (`SpoolFullError`) at the bound and on a full disk, with some room left for the small records that let old
+segments go. One cursor reads the batches in order, to be sent; recently written ones are still in memory, anything else
+comes from the file: there is no index. Runs in the streamer's loop; the one slow call (`sync`) is made by `syncer`'s thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from cronium.common.crypto import Seal
+from cronium.common.messages import Batch
+from cronium.supervisor.streamer.records import Kind, Mark, Record, decode, encode
+from cronium.supervisor.streamer.segment import RECORD_HEADER_BYTES, Segment, SpoolError, create, open_all
+
+_log = structlog.get_logger()
+
+_LOCK_WAIT_S = 5.0  # a killed predecessor's lock is gone at once; one that only just ends is waited for
+_READY_BYTES = 4 * 1024 * 1024
+_MOST_OF_MAX = 8  # a segment is at most this part of the whole, so that there is something to let go
+_CONTROL_PART = 4  # of each segment this part is only for records that are no batches
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class SpoolFullError(SpoolError):
+    """No room for a batch now; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A record of the log with its position and its weight on disk."""
+
+    lsn: int
+    record: Record
+    disk_bytes: int
+
+
+class Spool:
+    """Owns the spool's folder."""
+
+    def __init__(self, folder: Path, seal: Seal, max_bytes: int, segment_bytes: int, *, fsync: bool, ready: int) -> None:
+        """Opens and repairs what is there. Raises SpoolError when it is not ours or in use, OSError when it cannot be read."""
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder, self._seal, self._fsync = folder, seal, fsync
+        self._segment_bytes = min(segment_bytes, max_bytes // _MOST_OF_MAX)
+        self._capacity = max_bytes - self._segment_bytes
+        self._lock = _locked(folder)
+        self._segments = open_all(folder)
+        self._full = False
+        self._ready: deque[Spooled] = deque()  # the records from the cursor on, as far as they are still in memory
+        self._ready_most, self._ready_bytes, self._ready_end = ready, 0, 0
+        self.mark = self._repair()
+        self.cursor = self.first
+
+    @property
+    def first(self) -> int:
+        """The position of the oldest segment."""
+        return self._segments[0].base
+
+    @property
+    def end(self) -> int:
+        """The position behind the newest record."""
+        return self._segments[-1].end
+
+    @property
+    def disk_bytes(self) -> int:
+        """What the log takes."""
+        return self.end - self.first
+
+    def free_bytes(self) -> int:
+        """How much more can be taken; 0 on a full disk."""
+        return 0 if self._full else max(0, self._capacity - self.disk_bytes)
+
+    def append(self, record: Record) -> Spooled:
+        """Write a record. Raises SpoolFullError when there is no room, OSError when the disk fails; then nothing has changed."""
+        kind, clear = encode(record)
+        body_bytes = len(clear) + 28  # nonce and tag of AES-GCM
+        is_batch = kind == Kind.BATCH
+        if is_batch and body_bytes > self.free_bytes():
+            raise SpoolFullError("the spool is full")
+        segment = self._room_for(RECORD_HEADER_BYTES + body_bytes, is_batch=is_batch)
+        body = self._seal.close(clear, _context(segment.end))
+        try:
+            lsn = segment.write(kind, body)
+        except OSError as error:
+            raise self._refusal(error) from error
+        spooled = Spooled(lsn, record, RECORD_HEADER_BYTES + len(body))
+        if is_batch:
+            self._keep_ready(spooled)
+        return spooled
+
+    def recover(self) -> Iterator[Spooled]:
+        """Every record there is, oldest first. Raises RecordError or SealError for one that is whole but cannot be read."""
+        for segment in self._segments:
+            for raw in segment.records():
+                yield Spooled(raw.lsn, decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn))), raw.disk_bytes)
+
+    def peek(self) -> Spooled | None:
+        """The batch at the cursor (moved over anything else); None at the end."""
+        if self._ready:
+            self.cursor = self._ready[0].lsn
+            return self._ready[0]
+        while (segment := self._segment_at(self.cursor)) is not None:
+            self.cursor = max(self.cursor, segment.start)
+            raw = segment.read(self.cursor) if self.cursor < segment.end else None
+            if raw is None:
+                self.cursor = segment.end
+            elif raw.kind == Kind.BATCH:
+                batch = decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn)))
+                self._ready.append(Spooled(raw.lsn, batch, raw.disk_bytes))
+                self._ready_bytes, self._ready_end = raw.disk_bytes, raw.lsn + raw.disk_bytes
+                return self._ready[0]
+            else:
+                self.cursor += raw.disk_bytes
+        return None
+
+    def advance(self) -> None:
+        """Move the cursor over the batch that `peek` gave."""
+        spooled = self._ready.popleft()
+        self._ready_bytes -= spooled.disk_bytes
+        self.cursor = spooled.lsn + spooled.disk_bytes
+
+    def seek(self, lsn: int) -> None:
+        """Put the cursor at a position."""
+        self.cursor = max(lsn, self.first)
+        self._ready.clear()
+        self._ready_bytes = 0
+
+    def segment_base(self, lsn: int) -> int:
+        """The start of the segment that holds a position."""
+        return max((segment.base for segment in self._segments if segment.base <= lsn), default=self.first)
+
+    def drop_below(self, lsn: int) -> None:
+        """Remove the segments that lie wholly below a position; the newest stays."""
+        while len(self._segments) > 1 and self._segments[0].end <= lsn:
+            segment = self._segments.pop(0)
+            segment.close()
+            segment.path.unlink()
+        if self._full:
+            self.try_again()
+
+    def try_again(self) -> None:
+        """After a full disk: see whether there is room for a segment by now."""
+        if self._full:
+            try:
+                self._roll()
+            except OSError:
+                return
+            self._full = False
+            _log.info("spool has room again", folder=str(self._folder))
+
+    def sync(self) -> tuple[int, int]:
+        """What to sync: a descriptor of the caller's own, and the position that is safe once that is done."""
+        return os.dup(self._segments[-1].descriptor), self.end
+
+    def close(self) -> None:
+        """Close all files."""
+        for segment in self._segments:
+            segment.close()
+        os.close(self._lock)
+
+    def _repair(self) -> Mark:
+        """Cut a torn end off; the last mark."""
+        mark = Mark(0, 0)
+        for segment in self._segments:
+            end, size = segment.start, segment.end
+            for raw in segment.records():
+                end = raw.lsn + raw.disk_bytes
+                if raw.kind == Kind.MARK and isinstance(found := self._opened(raw.lsn, raw.body), Mark):
+                    mark = found
+            if segment is self._segments[-1]:
+                # The whole segment's space is reserved anew; without room for that it is what it is.
+                try:
+                    segment.cut(end, self._segment_bytes)
+                except OSError as error:
+                    _log.warning("no room for a whole segment", file=str(segment.path), error=str(error))
+            else:
+                segment.end = end
+                if size != end and segment.base + size > 0:
+                    _log.error("a spool file is damaged; what follows in it is lost", file=str(segment.path), offset=end - segment.base)
+        if not self._segments:
+            self._segments.append(create(self._folder, 0, self._segment_bytes))
+        if self._fsync:
+            os.fdatasync(self._segments[-1].descriptor)
+        return mark
+
+    def _opened(self, lsn: int, body: bytes) -> Record:
+        return decode(Kind.MARK, self._seal.open(body, _context(lsn)))
+
+    def _room_for(self, length: int, *, is_batch: bool) -> Segment:
+        segment = self._segments[-1]
+        used = segment.end - segment.base
+        limit = self._segment_bytes - (self._segment_bytes // _CONTROL_PART if is_batch else 0)
+        if used + length > limit and segment.end > segment.start:
+            try:
+                self._roll()
+            except OSError as error:
+                if is_batch or used + length > self._segment_bytes:
+                    raise self._refusal(error) from error
+        return self._segments[-1]
+
+    def _roll(self) -> None:
+        """Begin a new segment; the old one is safe before that, so only the newest can ever be torn."""
+        old = self._segments[-1]
+        fresh = create(self._folder, old.end, self._segment_bytes)
+        if self._fsync:
+            os.fdatasync(old.descriptor)
+        os.ftruncate(old.descriptor, old.end - old.base)
+        self._segments.append(fresh)
+
+    def _refusal(self, error: OSError) -> OSError | SpoolFullError:
+        if error.errno not in _FULL:
+            return error
+        if not self._full:
+            self._full = True
+            _log.error("no space left for output: jobs wait; free some on this disk", folder=str(self._folder))
+        return SpoolFullError(f"no space left in {self._folder}")
+
+    def _keep_ready(self, spooled: Spooled) -> None:
+        follows = spooled.lsn == (self._ready_end if self._ready else self.cursor)
+        if follows and len(self._ready) < self._ready_most and self._ready_bytes < _READY_BYTES:
+            self._ready.append(spooled)
+            self._ready_bytes += spooled.disk_bytes
+            self._ready_end = spooled.lsn + spooled.disk_bytes
+
+    def _segment_at(self, lsn: int) -> Segment | None:
+        return next((s for s in self._segments if s.base <= lsn < s.end), None)
+
+
+def _context(lsn: int) -> str:
+    return f"spool {lsn}"
+
+
+def _locked(folder: Path) -> int:
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    until = time.monotonic() + _LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                os.close(descriptor)
+                raise SpoolError(f"another streamer uses {folder}: end it first, or configure another stateDir") from None
+            time.sleep(0.02)
+        else:
+            return descriptor

@@ -1,0 +1,1 @@
+"""The way to places that are containers of a Docker engine."""

@@ -1,0 +1,81 @@
+"""A worker process: forked by the forkserver with everything loaded, it takes one job after another until it is told to stop.
+
+`main` is the target of `multiprocessing`'s process object. Nothing is shared with another worker.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import time
+
+import structlog
+
+from cronium.common.logging import configure_logging
+from cronium.common.messages import Dispatch, Message, Said, StopWorker, WorkerReady
+from cronium.common.process import die_with_parent, set_title
+from cronium.worker.run import AttemptRun
+from cronium.worker.settings import WorkerSettings
+from cronium.worker.sockets import Sockets
+
+_IDLE_WAIT_S = 3600.0
+_log = structlog.get_logger()
+
+
+def main(settings: WorkerSettings) -> None:
+    """Run until StopWorker. Signals of the terminal are the supervisor's to handle, not ours."""
+    die_with_parent(os.getppid())
+    faulthandler.register(signal.SIGUSR2)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    configure_logging("worker", settings.level, settings.log_format)
+    structlog.contextvars.bind_contextvars(worker=settings.name)
+    gc.freeze()
+    Worker(settings).run()
+
+
+class Worker:
+    """Waits for a Dispatch, runs it, waits again."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._sockets = Sockets(settings)
+        self._dispatch: Dispatch | None = None
+        self._stopping = False
+
+    def run(self) -> None:
+        """Until told to stop."""
+        self._sockets.tell_supervisor(WorkerReady(self._settings.name, os.getpid()))
+        while not self._stopping:
+            self._sockets.listener = self
+            set_title(f"worker {self._settings.number}")
+            self._sockets.wait((), _IDLE_WAIT_S, lambda: self._stopping or self._dispatch is not None)
+            if self._dispatch is not None and not self._stopping:
+                dispatch, self._dispatch = self._dispatch, None
+                set_title(f"worker {self._settings.number} (container)")
+                started_s = time.monotonic()
+                AttemptRun(self._settings, self._sockets, dispatch).run()
+                _log.debug("attempt done", job_id=dispatch.job_id, duration=time.monotonic() - started_s)
+        self._sockets.close()
+
+    def on_supervisor(self, message: Message) -> None:
+        """A job, or the end."""
+        match message:
+            case Dispatch():
+                self._dispatch = message
+            case StopWorker():
+                self._stopping = True
+            case _:
+                _log.debug("message of an attempt that is over", message=type(message).__name__)
+
+    def on_said(self, said: Said) -> None:
+        """A position of a job that is over."""
+
+    def on_new_streamer(self) -> None:
+        """Nothing is on its way."""
+
+    def on_time(self, now_s: float) -> float | None:
+        """Nothing is due."""
+        return None

@@ -1,0 +1,28 @@
+"""Loaded by the forkserver before any worker is forked: all that workers need, once, shared by all of them.
+
+Also ties the forkserver to the supervisor: killed with it, so that no worker outlives its supervisor (DESIGN.md, 'Who dies
+with whom'). Workers in turn die with the forkserver.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import tempfile
+
+from cronium.common.process import die_with_parent, set_title
+from cronium.worker import main
+
+SUPERVISOR_PID_VARIABLE = "CRONIUM_SUPERVISOR_PID"
+RUNTIME_DIR_VARIABLE = "CRONIUM_FORKSERVER_DIR"
+
+if (_supervisor := os.environ.get(SUPERVISOR_PID_VARIABLE)) is not None:
+    die_with_parent(int(_supervisor))
+    set_title("forkserver")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tempfile.tempdir = os.environ.get(RUNTIME_DIR_VARIABLE)
+    gc.collect()
+    gc.freeze()
+
+__all__ = ["main"]

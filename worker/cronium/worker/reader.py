@@ -1,0 +1,126 @@
+"""One job's output on its way from an executor's updates to the streamer: encoder and sender put together.
+
+Runs in the worker. Decides when a batch is due, how much the executor may read, and what happens above a rate limit. It does no
+waiting of its own: `Sockets` calls it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from cronium.common.config.model import Logging
+from cronium.common.messages import Position
+from cronium.worker.executor import Gap, Log
+from cronium.worker.lines import MAX_BATCH_BYTES, LineEncoder
+from cronium.worker.sender import Sender
+from cronium.worker.sockets import Sockets
+
+_READ_AHEAD_BYTES = 256 * 1024  # encoded and not yet sent; as much as one read
+
+
+@dataclass(slots=True)
+class _Skipped:
+    lines: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class OutputReader:
+    """The output of one place: take updates in, let batches out."""
+
+    place: str
+    encoder: LineEncoder
+    sender: Sender
+    sockets: Sockets
+    logging: Logging
+    _last_batch_s: float = 0.0
+    _skipped: dict[str, _Skipped] = field(default_factory=dict)
+
+    def log(self, update: Log) -> None:
+        """Number the lines of an update, or skip them when the job is above its limit and may drop."""
+        if self.logging.rate_limit.overflow == "drop" and self.sender.lines_blocked():
+            skipped = self._skipped.setdefault(update.stream, _Skipped())
+            skipped.lines += update.data.count(b"\n")
+            skipped.bytes += len(update.data)
+            self.encoder.skip(self.place, update.stream, update.offset)
+            return
+        self._tell_skipped()
+        self.encoder.feed(
+            self.place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000
+        )
+        self.send_due(time.monotonic())
+
+    def gap(self, update: Gap) -> None:
+        """Tell people what happened to a stream, and go on behind it."""
+        self.encoder.skip(self.place, update.stream, update.offset)
+        self.encoder.system(update.message, time.time_ns() // 1_000_000)
+
+    def finish(self) -> None:
+        """The place has said all it will ever say."""
+        now_ms = time.time_ns() // 1_000_000
+        self._tell_skipped()
+        for stream in ("stdout", "stderr"):
+            self.encoder.finish(self.place, stream, now_ms)
+        self._send(time.monotonic())
+
+    def room(self) -> int:
+        """How many bytes the executor may hand over now."""
+        if self.logging.rate_limit.overflow == "drop" and self.sender.lines_blocked():
+            return _READ_AHEAD_BYTES
+        if self.sender.room_bytes() == 0 or self.encoder.pending_bytes() >= _READ_AHEAD_BYTES:
+            return 0
+        return min(_READ_AHEAD_BYTES, max(4096, self.sender.room_bytes()))
+
+    def send_due(self, now_s: float) -> float | None:
+        """Send what is due; when (monotonic) something will be next."""
+        unfinished_s = self.encoder.unfinished_since()
+        if unfinished_s is not None and now_s >= unfinished_s + self.logging.partial_line_after:
+            self.encoder.flush_unfinished(now_s - self.logging.partial_line_after, time.time_ns() // 1_000_000)
+            unfinished_s = self.encoder.unfinished_since()
+        due_s = None
+        if self.encoder.pending_bytes():
+            due_s = self._last_batch_s + self.logging.buffer.flush_interval
+            full = (
+                self.encoder.pending_bytes() >= MAX_BATCH_BYTES
+                or self.encoder.pending_lines() >= self.logging.buffer.batch_size
+            )
+            if full or now_s >= due_s:
+                self._send(now_s)
+                due_s = None
+        for message in self.sender.due(now_s):
+            if not self.sockets.tell_streamer(message):
+                break  # the streamer is away: it will be said again
+        waits = (
+            due_s,
+            self.sender.wake_at_s(),
+            None if unfinished_s is None else unfinished_s + self.logging.partial_line_after,
+        )
+        return min((w for w in waits if w is not None), default=None)
+
+    def durable(self) -> bool:
+        """Whether all that was numbered survives a power cut."""
+        return not self.encoder.pending_bytes() and self.sender.idle() and self.sender.safe(self.encoder.position)
+
+    def position(self) -> Position:
+        """Behind everything numbered so far."""
+        return self.encoder.position
+
+    def _send(self, now_s: float) -> None:
+        while batch := self.encoder.take():
+            self.sender.take(batch)
+            self._last_batch_s = now_s
+        for message in self.sender.due(now_s):
+            if not self.sockets.tell_streamer(message):
+                break
+
+    def _tell_skipped(self) -> None:
+        for stream, skipped in self._skipped.items():
+            self.encoder.system(
+                f"{skipped.lines} lines ({skipped.bytes} bytes) of {stream} were left out: more than "
+                f"{self.logging.rate_limit.lines_per_second or self.logging.rate_limit.global_lines_per_second} lines a second",
+                time.time_ns() // 1_000_000,
+            )
+        self._skipped.clear()
+
+

@@ -1,0 +1,225 @@
+"""One attempt of one job in one worker: from Dispatch to WorkerIdle.
+
+Takes the executor's updates, hands output to the streamer, waits until the last line is durable, reports the outcome until it
+is in the journal, and only then removes the place (DESIGN.md, promise 4). Implements `Control` for the executor.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import structlog
+
+from cronium.common.errors import ErrorReport, ExecutionError, Reason
+from cronium.common.job import InvalidJobError, Job, parse_job
+from cronium.common.messages import (
+    AttemptEnded,
+    AttemptProgress,
+    AttemptStatus,
+    CancelAttempt,
+    Dispatch,
+    Message,
+    Outcome,
+    Position,
+    Said,
+    Settled,
+    WorkerIdle,
+)
+from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
+from cronium.worker.lines import LineEncoder
+from cronium.worker.reader import OutputReader
+from cronium.worker.registry import executor_for
+from cronium.worker.sender import Sender
+from cronium.worker.settings import WorkerSettings
+from cronium.worker.sockets import Sockets
+
+T = TypeVar("T")
+_REPEAT_S = 1.0  # how often what must be heard is said again
+_CLEANUP_PAUSES_S = (0.2, 1.0, 5.0, 15.0, 30.0)  # between tries to remove a place; the reaper has the rest
+_log = structlog.get_logger()
+
+
+class AttemptRun:
+    """Everything of one attempt. `run()` returns when the worker is free again."""
+
+    def __init__(self, settings: WorkerSettings, sockets: Sockets, dispatch: Dispatch) -> None:
+        self._settings = settings
+        self._sockets = sockets
+        self._dispatch = dispatch
+        self._log = _log.bind(job_id=dispatch.job_id, attempt=dispatch.attempt, generation=dispatch.generation)
+        self._sender = Sender(
+            dispatch.job_id,
+            settings.name,
+            dispatch.epoch,
+            dispatch.generation,
+            settings.logging.compress_threshold,
+        )
+        self._reader: OutputReader | None = None
+        self._cancels = 0
+        self._settled = False
+        self._woken = False
+        self.stopping = False
+
+    def run(self) -> None:
+        """Do the attempt. What goes wrong in it is its outcome; what goes wrong with us ends the worker."""
+        self._sockets.listener = self
+        started_ms = _now_ms()
+        self._sender.start(time.monotonic(), fresh=self._dispatch.fresh)
+        while self._sender.position is None:
+            self.wait((), _REPEAT_S)
+        position = self._sender.position
+        self._reader = OutputReader(
+            self._dispatch.place, LineEncoder(self._dispatch.job_id, position), self._sender, self._sockets, self._settings.logging
+        )
+        executor, outcome = self._outcome(position, started_ms)
+        if self.stopping:
+            return
+        self._reader.finish()
+        while not self._reader.durable():
+            self.wait((), _REPEAT_S)
+        self._say_until(
+            AttemptEnded(self._settings.name, self._dispatch.job_id, self._dispatch.generation, outcome), lambda: self._settled
+        )
+        if executor is not None:
+            self._clean(executor)
+        self._sockets.tell_supervisor(
+            WorkerIdle(
+                self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes()
+            )
+        )
+
+    def _outcome(self, position: Position, started_ms: int) -> tuple[Executor | None, Outcome]:
+        executor: Executor | None = None
+        try:
+            job = parse_job(self._dispatch.job)
+            executor = executor_for(job, self._settings)
+            self._validate(executor, job)
+            attempt = Attempt(job, self._dispatch.attempt, self._dispatch.place, self._dispatch.adopt, position)
+            for update in executor.execute(attempt, self):
+                if isinstance(update, Complete):
+                    return executor, update.outcome
+                self._take(update)
+                if self.stopping:
+                    break
+            error = ExecutionError(Reason.INTERNAL, "the executor stopped without an outcome: see the worker's log")
+        except ExecutionError as raised:
+            error = raised
+        except InvalidJobError as raised:
+            error = _invalid(raised)
+        self._log.info("attempt could not be done", error=error.message, reason=error.reason.value)
+        return executor, _failed(error.report(), started_ms)
+
+    @staticmethod
+    def _validate(executor: Executor, job: Job) -> None:
+        problems = executor.validate(job)
+        if problems:
+            raise InvalidJobError(problems)
+
+    def _take(self, update: Update) -> None:
+        assert self._reader is not None  # noqa: S101 - set before any update
+        match update:
+            case Log():
+                self._reader.log(update)
+            case Gap():
+                self._reader.gap(update)
+            case Status(status):
+                self._sockets.tell_supervisor(
+                    AttemptStatus(
+                        self._settings.name, self._dispatch.job_id, self._dispatch.generation, status, _now_ms()
+                    )
+                )
+            case Progress(percentage, message):
+                self._sockets.tell_supervisor(
+                    AttemptProgress(
+                        self._settings.name, self._dispatch.job_id, self._dispatch.generation, percentage, message
+                    )
+                )
+            case Complete():
+                pass
+
+    def _say_until(self, message: Message, heard: Callable[[], bool]) -> None:
+        while not heard() and not self.stopping:
+            self._sockets.tell_supervisor(message)
+            self._sockets.wait((), _REPEAT_S, heard)
+
+    def _clean(self, executor: Executor) -> None:
+        for pause_s in (*_CLEANUP_PAUSES_S, None):
+            try:
+                self.call(lambda: executor.cleanup(self._dispatch.place), timeout_s=60)
+            except (ExecutionError, TimeoutError) as error:
+                self._log.warning("place not removed yet", error=str(error), place=self._dispatch.place)
+                if pause_s is None:
+                    return
+                self._sockets.wait((), pause_s)
+            else:
+                return
+
+    # --- Control, for the executor -----------------------------------------------------------------------------------
+
+    def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
+        """See `Control.wait`."""
+        self._woken = False
+        return self._sockets.wait(descriptors, timeout_s, lambda: self._woken)
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> T:
+        """See `Control.call`."""
+        return self._sockets.call(function, timeout_s)
+
+    def room(self) -> int:
+        """See `Control.room`."""
+        return self._reader.room() if self._reader else 0
+
+    def durable(self, stream: str) -> int:
+        """See `Control.durable`."""
+        return self._sender.durable_offset(self._dispatch.place, stream)
+
+    def cancelled(self) -> int:
+        """See `Control.cancelled`."""
+        return self._cancels
+
+    # --- Listener, for the sockets -----------------------------------------------------------------------------------
+
+    def on_supervisor(self, message: Message) -> None:
+        """Take what concerns this attempt; anything else is of another time."""
+        key = (self._dispatch.job_id, self._dispatch.generation)
+        match message:
+            case CancelAttempt(job_id, generation) if (job_id, generation) == key:
+                self._cancels += 1
+                self._woken = True
+            case Settled(job_id, generation) if (job_id, generation) == key:
+                self._settled = self._woken = True
+            case _:
+                self._log.debug("message of another attempt", message=type(message).__name__)
+
+    def on_said(self, said: Said) -> None:
+        """How far the streamer is: room, durable offsets and the position may have changed."""
+        self._sender.hear(said, time.monotonic())
+        self._woken = True
+
+    def on_new_streamer(self) -> None:
+        """What was on its way is gone with the old one."""
+        self._sender.streamer_is_new(time.monotonic())
+
+    def on_time(self, now_s: float) -> float | None:
+        """Let out what is due."""
+        if self._reader is not None:
+            return self._reader.send_due(now_s)
+        for message in self._sender.due(now_s):
+            self._sockets.tell_streamer(message)
+        return self._sender.wake_at_s()
+
+
+def _invalid(error: InvalidJobError) -> ExecutionError:
+    problems = [str(problem) for problem in error.problems]
+    return ExecutionError(Reason.INVALID_JOB, "this job cannot be run: " + "; ".join(problems), problems=problems)
+
+
+def _failed(error: ErrorReport, started_ms: int) -> Outcome:
+    status = {Reason.TIMEOUT.value: "timeout", Reason.CANCELLED.value: "cancelled"}.get(error.reason, "failed")
+    return Outcome(status, None, error, started_ms, _now_ms())
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
