@@ -61,16 +61,16 @@ class ConsoleLine:
 
 
 class LineWriter:
-    """Writes lines to a descriptor, one `write` each, and never waits long for a reader.
+    """Writes lines to a descriptor, one `write` each, and does not wait long for a reader.
 
+    (It still can be made to, if another process takes the room between the look and the write. O_NONBLOCK would close
+    that gap, but belongs to everybody who shares this stderr: the shell we were started from, too.)
     `tell_lost` makes the line that says how many were left out before.
     """
 
     def __init__(self, fd: int, tell_lost: Callable[[int], bytes]) -> None:
         self._fd = fd
         self._tell_lost = tell_lost
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
         self._lost = 0
 
     def write(self, line: bytes) -> None:
@@ -85,8 +85,11 @@ class LineWriter:
 
     def _write(self, line: bytes) -> bool:
         try:
+            # One of its own each time: threads must not share one.
+            room = select.poll()
+            room.register(self._fd, select.POLLOUT)
             # Once somebody was too slow, nobody waits for him again.
-            if not self._poll.poll(0 if self._lost else _MAX_WAIT_MS):
+            if not room.poll(0 if self._lost else _MAX_WAIT_MS):
                 return False
             os.write(self._fd, line)
         except OSError:

@@ -124,7 +124,7 @@ class _Entry:
             "component": values.pop("component", self._component),
         }
         trace = _take_exception(values)
-        entry |= {name: values.pop(name) for name in NAMED if values.get(name) is not None}
+        entry |= {name: value for name in NAMED if (value := values.pop(name, None)) is not None}
         if metadata := {**values, **trace}:
             entry["metadata"] = metadata
         return entry

@@ -7,8 +7,10 @@ as its process (prctl(2)).
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import signal
+from collections.abc import Mapping
 
 import setproctitle
 
@@ -29,6 +31,11 @@ def die_with_parent(parent_pid: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) was refused")
     if os.getppid() != parent_pid:
         raise OrphanedError(f"parent {parent_pid} is gone")
+
+
+def run_by_name(module: str, settings: Mapping[str, object]) -> None:
+    """Call `main(settings)` of a module that the caller does not import itself: how the supervisor starts a worker."""
+    importlib.import_module(module).main(settings)
 
 
 def set_title(role: str) -> None:

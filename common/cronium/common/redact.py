@@ -33,7 +33,7 @@ Plain = str | int | float | bool | None | list["Plain"] | dict[str, "Plain"]
 class Redactor:
     """Makes any value plain and free of secrets. Frozen: more secrets make another one."""
 
-    secrets: frozenset[str] = frozenset()
+    secrets: frozenset[str] = field(default=frozenset(), repr=False)
     _pattern: re.Pattern[str] | None = field(default=None, repr=False)
 
     def with_secrets(self, values: Iterable[str]) -> "Redactor":

@@ -98,12 +98,9 @@ def launcher_text() -> str:
 
 def launch_stream(spec: LaunchSpec) -> bytes:
     """The whole tar stream for the launcher's stdin; the sender closes its side after it."""
-    return b"".join((
-        *(_member(name, data) for name, data in _members(spec)),
-        _runtime_members(),
-        _member("complete", b""),
-        b"\0" * (2 * tarfile.BLOCKSIZE),
-    )).ljust(tarfile.RECORDSIZE, b"\0")
+    members = (_member(name, data) for name, data in _members(spec))
+    archive = b"".join((*members, _runtime_members(), _member("complete", b""), bytes(2 * tarfile.BLOCKSIZE)))
+    return archive + bytes(-len(archive) % tarfile.RECORDSIZE)
 
 
 def _members(spec: LaunchSpec) -> Iterator[tuple[str, bytes]]:

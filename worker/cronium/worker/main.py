@@ -10,6 +10,8 @@ import gc
 import os
 import signal
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -24,9 +26,10 @@ _IDLE_WAIT_S = 3600.0
 _log = structlog.get_logger()
 
 
-def main(settings: WorkerSettings) -> None:
-    """Run until StopWorker. Signals of the terminal are the supervisor's to handle, not ours."""
+def main(fields: Mapping[str, Any]) -> None:
+    """Run until StopWorker; `fields` are those of WorkerSettings. Signals of the terminal are the supervisor's, not ours."""
     die_with_parent(os.getppid())
+    settings = WorkerSettings(**fields)
     faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -76,6 +79,6 @@ class Worker:
     def on_new_streamer(self) -> None:
         """Nothing is on its way."""
 
-    def on_time(self, now_s: float) -> float | None:
+    def on_time(self, now_s: float) -> float | None:  # noqa: ARG002 - the listener's signature
         """Nothing is due."""
         return None

@@ -60,7 +60,6 @@ class AttemptRun:
         self._cancels = 0
         self._settled = False
         self._woken = False
-        self.stopping = False
 
     def run(self) -> None:
         """Do the attempt. What goes wrong in it is its outcome; what goes wrong with us ends the worker."""
@@ -70,12 +69,9 @@ class AttemptRun:
         while self._sender.position is None:
             self.wait((), _REPEAT_S)
         position = self._sender.position
-        self._reader = OutputReader(
-            self._dispatch.place, LineEncoder(self._dispatch.job_id, position), self._sender, self._sockets, self._settings.logging
-        )
+        encoder = LineEncoder(self._dispatch.job_id, position)
+        self._reader = OutputReader(self._dispatch.place, encoder, self._sender, self._sockets, self._settings.logging)
         executor, outcome = self._outcome(position, started_ms)
-        if self.stopping:
-            return
         self._reader.finish()
         while not self._reader.durable():
             self.wait((), _REPEAT_S)
@@ -101,8 +97,6 @@ class AttemptRun:
                 if isinstance(update, Complete):
                     return executor, update.outcome
                 self._take(update)
-                if self.stopping:
-                    break
             error = ExecutionError(Reason.INTERNAL, "the executor stopped without an outcome: see the worker's log")
         except ExecutionError as raised:
             error = raised
@@ -140,7 +134,7 @@ class AttemptRun:
                 pass
 
     def _say_until(self, message: Message, heard: Callable[[], bool]) -> None:
-        while not heard() and not self.stopping:
+        while not heard():
             self._sockets.tell_supervisor(message)
             self._sockets.wait((), _REPEAT_S, heard)
 

@@ -40,15 +40,20 @@ def _items(value: object) -> object:
     """A list as people write it in one environment variable: `a,b`, or `[]` for none."""
     if not isinstance(value, str):
         return value
-    inner = value.strip().removeprefix("[").removesuffix("]")
-    return tuple(item.strip().strip("\"'") for item in inner.split(",") if item.strip())
+    items = (item.strip().strip("\"'") for item in _without(value, "[", "]").split(","))
+    return tuple(item for item in items if item)
+
+
+def _without(text: str, opening: str, closing: str) -> str:
+    """`text` without the brackets around it; one bracket alone is part of an item, like `3.2[01]`."""
+    text = text.strip()
+    return text[1:-1] if text.startswith(opening) and text.endswith(closing) else text
 
 
 def _pairs(value: object) -> object:
     if not isinstance(value, str):
         return value
-    inner = value.strip().removeprefix("{").removesuffix("}")
-    pairs = [item.partition("=") for item in inner.split(",") if item.strip()]
+    pairs = [item.partition("=") for item in _without(value, "{", "}").split(",") if item.strip()]
     if any(not separator for _, separator, _ in pairs):
         raise ValueError("is not a list of name=value pairs")
     return {name.strip(): text.strip() for name, _, text in pairs}

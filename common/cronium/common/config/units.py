@@ -23,10 +23,10 @@ _SECONDS_OF: Final = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60),
 _BYTES_OF: Final = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 
 # The digits are bounded: a number of a million digits is no configuration, and would take its time to be refused.
-_NUMBER: Final = r"[0-9]{1,18}(?:\.[0-9]{1,40})?"
+_NUMBER: Final = r"[0-9]{1,20}(?:\.[0-9]{1,40})?"
 _DURATION_PART: Final = re.compile(rf"({_NUMBER})(ms|s|m|h)", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_NUMBER}(?:ms|s|m|h))+|{_NUMBER}", re.ASCII)
-_SIZE: Final = re.compile(rf"({_NUMBER})\s*(?:([kmgt])(?:i?b)?|b)?", re.ASCII | re.IGNORECASE)
+_SIZE: Final = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?b?|b)?", re.ASCII | re.IGNORECASE)
 
 
 def parse_duration(value: object) -> float:

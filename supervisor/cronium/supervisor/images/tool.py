@@ -9,7 +9,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 
 _LAST_LINES = 30
 _GRACE_S = 20.0  # mmdebstrap unmounts and removes what it made when it is terminated
@@ -23,7 +23,7 @@ class ToolError(Exception):
         self.lines = tuple(lines)
 
 
-def lines_of(command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> Iterator[str]:
+def lines_of(command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> Generator[str, None, None]:
     """Run a command and yield each line of its output (both streams), without its end of line.
 
     Raises ToolError when it cannot be started, ends with a code other than 0, or is not done after `timeout_s`.

@@ -77,19 +77,15 @@ async def renew(call: Call) -> Answer:
 
 async def report(call: Call) -> Answer:
     """PUT /jobs/{id}/status."""
-    sender = Sender(_orchestrator(call), call.body.epoch)
+    sender = Sender(_orchestrator(call), call.body.epoch or None)
     lease_ms = int(call.services.settings.lease_s * 1000)
-    return await _stated(
-        call, lambda store, at_ms: operations.report(store, call.job_id, sender, call.body, at_ms, lease_ms)
-    )
+    return await _stated(call, lambda store, at_ms: operations.report(store, call.job_id, sender, call.body, at_ms, lease_ms))
 
 
 async def complete(call: Call) -> Answer:
     """POST /jobs/{id}/complete."""
-    sender = Sender(_orchestrator(call), call.body.epoch)
-    return await _stated(
-        call, lambda store, at_ms: operations.complete(store, call.job_id, sender, call.body, call.key, at_ms)
-    )
+    sender = Sender(_orchestrator(call), call.body.epoch or None)
+    return await _stated(call, lambda store, at_ms: operations.complete(store, call.job_id, sender, call.body, call.key, at_ms))
 
 
 async def upload_logs(call: Call) -> Answer:
@@ -98,7 +94,7 @@ async def upload_logs(call: Call) -> Answer:
     batch = await asyncio.to_thread(batch_of, entries, orjson.dumps({"payload": entries}), PLAIN, lambda: entries)
     if batch.job_id != call.job_id:
         raise invalid([("entries.jobId", f"the lines are of job {batch.job_id}, the path names {call.job_id}")])
-    sender = Sender(_orchestrator(call), call.body.epoch)
+    sender = Sender(_orchestrator(call), call.body.epoch or None)
     limit_bytes = call.services.settings.max_job_log_bytes
     refusal = await call.services.database.submit(lambda store: operations.take_lines(store, batch, sender, limit_bytes))
     if refusal is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -15,8 +15,9 @@ from cronium.supervisor.standalone.client_operations import LogPage
 from cronium.supervisor.standalone.errors import ApiError, invalid
 from cronium.supervisor.standalone.frames import Entry, unpacked
 from cronium.supervisor.standalone.http import Call, Route
+from cronium.supervisor.standalone.log_store import FrameRow
 from cronium.supervisor.standalone.operations import Answer, iso
-from cronium.supervisor.standalone.rules import Status
+from cronium.supervisor.standalone.rules import Job, Status
 from cronium.supervisor.standalone.schemas import SubmitJob
 from cronium.supervisor.standalone.services import QUEUE, now_ms, wait
 from cronium.supervisor.standalone.socket import cancel_frame
@@ -50,30 +51,30 @@ async def jobs(call: Call) -> Answer:
         raise invalid([("status", f"{', '.join(unknown)} unknown; allowed: {', '.join(Status)}")])
     limit = int(call.number("limit", 50, 1, _MAX_LIST))
     before = int(call.number("before", _LAST, 0, _LAST))
-    found = await call.services.database.submit(
-        lambda store: store.listed(statuses, query.get("executor"), before, limit)
-    )
+    found = await call.services.database.submit(lambda store: store.listed(statuses, query.get("executor"), before, limit))
     return Answer(200, {"jobs": [views.summary(job) for job in found]})
 
 
 async def job(call: Call) -> Answer:
-    """GET /jobs/{id}; with `wait`, answered when nothing more is to come of the job, or when the time is over."""
+    """GET /jobs/{id}; with `wait`, answered when the job has ended (and its lines are here), or when the time is over."""
     deadline = time.monotonic() + min(call.number("wait", 0, 0, 3600), call.services.settings.max_wait_s)
+    over: Callable[[Job], bool] = _ended if call.request.query_params.get("until") == "ended" else views.settled
     with call.services.bells.listen(call.job_id) as rung:
         while True:
             rung.clear()
             row = await call.services.database.submit(lambda store: operations.known(store, call.job_id))
-            if views.settled(row) or time.monotonic() >= deadline or call.services.bells.stopping:
-                view = await call.services.database.submit(lambda store: views.everything(store, row))
-                return Answer(200, view)
+            if over(row) or time.monotonic() >= deadline or call.services.bells.stopping:
+                break
             await wait(rung, deadline - time.monotonic())
+    return Answer(
+        200,
+        await call.services.database.submit(lambda store: views.everything(store, operations.known(store, call.job_id))),
+    )
 
 
 async def cancel(call: Call) -> Answer:
     """POST /jobs/{id}/cancel."""
-    cancelled = await call.services.database.submit(
-        lambda store: client_operations.cancel(store, call.job_id, now_ms())
-    )
+    cancelled = await call.services.database.submit(lambda store: client_operations.cancel(store, call.job_id, now_ms()))
     call.services.tell(cancelled.owner, cancel_frame(cancelled.id))
     call.services.bells.ring(QUEUE)
     call.services.bells.ring(cancelled.id)
@@ -92,7 +93,7 @@ async def logs(call: Call) -> Answer:
             if page.frames or views.settled(page.job) or time.monotonic() >= deadline or call.services.bells.stopping:
                 break
             await wait(rung, deadline - time.monotonic())
-    entries = (await asyncio.to_thread(_entries, call, page))[:limit]
+    entries = await asyncio.to_thread(_entries, call, page, limit)
     end = views.settled(page.job) and not page.more and (not entries or entries[-1]["sequence"] >= page.last)
     following = entries[-1]["sequence"] + 1 if entries else first
     return Answer(200, {"entries": entries, "nextSequence": following, "end": end, **_state(page)})
@@ -121,15 +122,21 @@ async def _lines(call: Call, first: int, follow: bool) -> AsyncIterator[bytes]:
             except ApiError as error:  # the answer has begun: say it in its place
                 yield orjson.dumps(error.body(iso(now_ms()) or "", None)) + b"\n"
                 return
-            entries = await asyncio.to_thread(_entries, call, page)
-            if entries:
-                yield orjson.dumps({"entries": entries}) + b"\n"
-                first = entries[-1]["sequence"] + 1
+            for frame in page.frames:
+                yield await asyncio.to_thread(_as_line, call, page, frame)
+                first = frame.last + 1
+            if page.frames:
                 continue
-            if not follow or call.services.bells.stopping or _over(call, page):
+            if call.services.bells.stopping:
+                return  # without an end: the follower comes again
+            if not follow or _over(call, page):
                 yield orjson.dumps({"end": _state(page)}) + b"\n"
                 return
             await wait(rung, call.services.settings.follow_pending_s)
+
+
+def _ended(job: Job) -> bool:
+    return job.ended
 
 
 def _over(call: Call, page: LogPage) -> bool:
@@ -150,9 +157,21 @@ async def _page(call: Call, first: int) -> LogPage:
     return await call.services.database.submit(read)
 
 
-def _entries(call: Call, page: LogPage) -> list[Entry]:
-    limit_bytes = call.services.settings.max_frame_bytes
-    return [entry for frame in page.frames for entry in unpacked(frame, page.first, page.last, limit_bytes)]
+def _entries(call: Call, page: LogPage, limit: int) -> list[Entry]:
+    entries: list[Entry] = []
+    for frame in page.frames:
+        entries += _of_frame(call, page, frame)
+        if len(entries) >= limit:
+            break
+    return entries[:limit]
+
+
+def _as_line(call: Call, page: LogPage, frame: FrameRow) -> bytes:
+    return orjson.dumps({"entries": _of_frame(call, page, frame)}) + b"\n"
+
+
+def _of_frame(call: Call, page: LogPage, frame: FrameRow) -> list[Entry]:
+    return unpacked(frame, page.first, page.last, call.services.settings.max_frame_bytes)
 
 
 def _state(page: LogPage) -> dict[str, Any]:
@@ -192,7 +211,10 @@ ROUTES = (
         f"{BASE}/jobs/{{job_id}}",
         job,
         "Everything about a job",
-        parameters=(("wait", "seconds to wait for its end"),),
+        parameters=(
+            ("wait", "seconds to wait for its end"),
+            ("until", "ended, or settled (the default): and its lines are here"),
+        ),
         answer="the job, its report, and the check of its lines",
     ),
     Route("POST", f"{BASE}/jobs/{{job_id}}/cancel", cancel, "End a job", answer="the job as in the list"),

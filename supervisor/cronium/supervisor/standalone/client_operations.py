@@ -17,7 +17,7 @@ from cronium.supervisor.standalone.store import Store
 from cronium.supervisor.standalone.views import settled, summary
 
 _JOB_FIELDS = frozenset({"id", "type", "priority", "createdAt", "scheduledFor", "attempts", "metadata"})
-_FRAMES_A_PAGE = 64
+_PAGE_BYTES = 1024 * 1024  # as stored, mostly compressed
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +95,8 @@ def read_logs(store: Store, job_id: str, first: int, *, past_holes: bool) -> Log
     if not past_holes and not settled(job):
         begun = store.logs.extents(job.number, job.epoch, job.first_sequence, job.first_sequence)
         last = begun[0].last if begun and begun[0].first <= job.first_sequence else job.first_sequence - 1
-    frames = store.logs.frames(job.number, first, last, _FRAMES_A_PAGE + 1)
-    return LogPage(job, first, last, tuple(frames[:_FRAMES_A_PAGE]), len(frames) > _FRAMES_A_PAGE)
+    frames, more = store.logs.frames(job.number, first, last, _PAGE_BYTES)
+    return LogPage(job, first, last, tuple(frames), more)
 
 
 def _type(execution: Any) -> str:

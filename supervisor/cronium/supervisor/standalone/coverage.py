@@ -42,7 +42,10 @@ def _shift(size_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Lines of one stream: how many, their bytes and CRC-32 as UTF-8, each line with its newline."""
+    """Sums over lines of one stream as they were sent: how many, their bytes and CRC-32 as UTF-8, each with its newline.
+
+    A line that was sent in pieces counts when it ends (as in the supervisor's own sums: messages.StreamTotals).
+    """
 
     lines: int = 0
     bytes: int = 0
@@ -50,7 +53,7 @@ class Totals:
 
     def __add__(self, later: Totals) -> Totals:
         """The totals of these lines followed by later ones."""
-        if not later.lines:
+        if not later.bytes:
             return self
         crc32 = _multiply(_shift(later.bytes), self.crc32) ^ later.crc32
         return Totals(self.lines + later.lines, self.bytes + later.bytes, crc32)

@@ -8,7 +8,6 @@ When the disk is full, or a group fails for another reason of the database, each
 from __future__ import annotations
 
 import asyncio
-import logging
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -16,12 +15,14 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import structlog
+
 from cronium.common.crypto import Seal
 from cronium.supervisor.standalone.errors import ApiError
 from cronium.supervisor.standalone.schema import connect
 from cronium.supervisor.standalone.store import Store
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger()
 _MAX_GROUP = 256
 _JOIN_TIMEOUT_S = 10.0
 
@@ -33,8 +34,8 @@ _Outcome = tuple[asyncio.Future[Any], Any, BaseException | None]
 class Database:
     """Runs operations for the event loop it was made in."""
 
-    def __init__(self, path: Path, seal: Seal, *, durable: bool) -> None:
-        self._sql = connect(path, durable=durable)
+    def __init__(self, path: Path, seal: Seal, *, durable: bool, max_bytes: int) -> None:
+        self._sql = connect(path, durable=durable, max_bytes=max_bytes)
         self._store = Store(self._sql, seal)
         self._loop = asyncio.get_running_loop()
         self._waiting: SimpleQueue[tuple[Operation, asyncio.Future[Any]] | None] = SimpleQueue()
@@ -78,13 +79,15 @@ class Database:
             self._roll_back()
             if len(group) > 1:
                 return [outcome for item in group for outcome in self._done([item])]
-            _LOG.error("the database refused an operation: %s", error)
+            _log.error("the database refused an operation", error=str(error))
             return [(group[0][1], None, _as_api_error(error))]
 
     def _commit(self, group: list[tuple[Operation, asyncio.Future[Any]]]) -> list[_Outcome]:
         outcomes: list[_Outcome] = []
         self._sql.execute("BEGIN IMMEDIATE")
         for operation, future in group:
+            if future.cancelled():  # whoever asked has gone
+                continue
             self._sql.execute("SAVEPOINT one")
             try:
                 outcomes.append((future, operation(self._store), None))

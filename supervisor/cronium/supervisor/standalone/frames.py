@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from cronium.supervisor.standalone.coverage import Extent, Totals
-from cronium.supervisor.standalone.errors import ApiError, invalid, too_large
+from cronium.supervisor.standalone.errors import invalid, too_large
 from cronium.supervisor.standalone.log_store import GZIP, PLAIN, FrameRow
 
 STREAMS = frozenset({"stdout", "stderr", "system"})
@@ -101,9 +101,7 @@ def packed(entries: Sequence[Entry]) -> FrameRow:
     """Entries as a row of their own."""
     raw = orjson.dumps({"payload": entries})
     encoding = GZIP if len(raw) >= _COMPRESS_FROM_BYTES else PLAIN
-    return FrameRow(
-        entries[0]["sequence"], entries[-1]["sequence"], encoding, _compressed(raw) if encoding == GZIP else raw
-    )
+    return FrameRow(entries[0]["sequence"], entries[-1]["sequence"], encoding, _compressed(raw) if encoding == GZIP else raw)
 
 
 def unpacked(row: FrameRow, first: int, last: int, limit_bytes: int) -> list[Entry]:
@@ -153,17 +151,21 @@ def _check(entries: Any) -> None:
 
 def _extent(entries: Sequence[Entry]) -> Extent:
     streams = {entry["stream"] for entry in entries}
+    pieces = any("continued" in entry for entry in entries)
     totals = {
-        stream: _totals([e["line"] for e in entries if e["stream"] == stream] if len(streams) > 1 else [e["line"] for e in entries])
+        stream: _totals(entries if len(streams) == 1 else [e for e in entries if e["stream"] == stream], pieces=pieces)
         for stream in streams
     }
     nothing = Totals()
-    return Extent(
-        entries[0]["sequence"], entries[-1]["sequence"], totals.get("stdout", nothing), totals.get("stderr", nothing)
-    )
+    return Extent(entries[0]["sequence"], entries[-1]["sequence"], totals.get("stdout", nothing), totals.get("stderr", nothing))
 
 
-def _totals(lines: list[str]) -> Totals:
-    lines.append("")
-    text = "\n".join(lines).encode()
-    return Totals(len(lines) - 1, len(text), zlib.crc32(text))
+def _totals(entries: Sequence[Entry], *, pieces: bool) -> Totals:
+    """Sums of one stream. A piece of a line (`continued: true`) has no newline, and the line counts when it ends."""
+    lines = [entry["line"] for entry in entries]
+    if pieces:
+        ends = ["" if entry.get("continued") is True else "\n" for entry in entries]
+        text = "".join([part for both in zip(lines, ends, strict=True) for part in both]).encode()
+        return Totals(ends.count("\n"), len(text), zlib.crc32(text))
+    text = "\n".join([*lines, ""]).encode()
+    return Totals(len(lines), len(text), zlib.crc32(text))

@@ -6,7 +6,6 @@ A route is a value (`Route`); OpenAPI is made from the same values. A handler ge
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
@@ -15,6 +14,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 import orjson
+import structlog
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -26,7 +26,7 @@ from cronium.supervisor.standalone.operations import Answer, iso
 from cronium.supervisor.standalone.schemas import Body
 from cronium.supervisor.standalone.services import Services, now_ms
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger()
 _MAX_KEY_LENGTH = 200
 
 
@@ -118,19 +118,17 @@ async def _answered(route: Route, services: Services, request: Request) -> Respo
         return json_response(error.status, body, {**headers, **error.headers})
     except (ClientDisconnect, asyncio.CancelledError):
         raise
-    except Exception:
-        _LOG.exception("%s %s failed", request.method, request.url.path)
-        error = ApiError(500, "INTERNAL_ERROR", "the queue failed to handle this request; see its log")
-        return json_response(500, error.body(iso(now_ms()) or "", request.headers.get("X-Request-Id")), headers)
+    except Exception:  # noqa: BLE001  # the outermost place of a request: told to the caller, kept in the log
+        _log.exception("a request failed", method=request.method, path=request.url.path)
+        failure = ApiError(500, "INTERNAL_ERROR", "the queue failed to handle this request; see its log")
+        return json_response(500, failure.body(iso(now_ms()) or "", request.headers.get("X-Request-Id")), headers)
     if isinstance(answer, Answer):
         return json_response(answer.status, answer.body, headers)
     answer.headers.update(headers)
     return answer
 
 
-async def _handled(
-    route: Route, services: Services, request: Request, headers: dict[str, str]
-) -> Answer | Response:
+async def _handled(route: Route, services: Services, request: Request, headers: dict[str, str]) -> Answer | Response:
     if not route.public and not services.authentic(_bearer(request)):
         raise unauthorized()
     orchestrator = request.headers.get("X-Orchestrator-Id") or request.query_params.get("orchestratorId") or ""

@@ -21,7 +21,7 @@ class Limit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """Whether a request may pass, and what is told of it. `retry_after_s` is 0 when it may; `full_in_s`: until nothing is used."""
+    """Whether a request may pass, and what is told of it: `retry_after_s` is 0 when it may, in `full_in_s` nothing is used."""
 
     allowed: bool
     limit: int

@@ -39,13 +39,23 @@ class LogStore:
             (job, frame.first, frame.last, frame.encoding, frame.body),
         )
 
-    def frames(self, job: int, first: int, last: int, limit: int) -> list[FrameRow]:
-        """Up to `limit` frames with any of the lines first..last, in order. Their edges may lie outside."""
+    def frames(self, job: int, first: int, last: int, limit_bytes: int) -> tuple[list[FrameRow], bool]:
+        """Frames with any of the lines first..last, in order (their edges may lie outside), and whether there are more.
+
+        At least one, then as long as their bodies stay below `limit_bytes`.
+        """
         rows = self._sql.execute(
-            "SELECT first, last, encoding, body FROM frames WHERE job = ? AND last >= ? AND first <= ? ORDER BY last LIMIT ?",
-            (job, first, last, limit),
+            "SELECT first, last, encoding, body FROM frames WHERE job = ? AND last >= ? AND first <= ? ORDER BY last",
+            (job, first, last),
         )
-        return [FrameRow(*row) for row in rows]
+        found: list[FrameRow] = []
+        for row in rows:
+            if limit_bytes <= 0:
+                rows.close()
+                return found, True
+            found.append(FrameRow(*row))
+            limit_bytes -= len(row[3])
+        return found, False
 
     def extents(self, job: int, epoch: int, first: int = 0, last: int = 2**62) -> list[Extent]:
         """Extents of an epoch that overlap or touch first..last, in order."""
@@ -65,11 +75,6 @@ class LogStore:
             f"INSERT INTO extents (job, epoch, {_EXTENT}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
             (job, epoch, new.first, new.last, out.lines, out.bytes, out.crc32, err.lines, err.bytes, err.crc32),
         )
-
-    def total_bytes(self) -> int:
-        """Bytes of all stored lines."""
-        row = self._sql.execute("SELECT sum(log_bytes) FROM jobs").fetchone()
-        return int(row[0] or 0)
 
     def remove(self, job: int, limit: int) -> bool:
         """Drop up to `limit` frames of a job; true when none is left, and then its extents are gone too."""

@@ -166,6 +166,7 @@ def complete(store: Store, job_id: str, sender: Sender, said: Complete, key: str
         return Answer(decision.status, decision)
     if decision.reports > before.reports:
         store.put_blob(decision, "report", said.model_dump(mode="json", by_alias=True, exclude_none=True))
+        decision = replace(decision, attempt=said.attempt)
         if said.logs is not None:
             expected = said.logs.expected(decision.first_sequence)
             decision = replace(decision, expected_logs=_expected_as_text(expected))

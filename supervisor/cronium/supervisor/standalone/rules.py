@@ -37,8 +37,11 @@ REPORTABLE = frozenset(Status) - {Status.QUEUED, Status.CLAIMED}
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The state of a job; times in Unix milliseconds. `reached` is what its owner last said; `attempts` counts earlier hosts
-    that had acknowledged it; `reports` the terminal reports that counted; `first_sequence` begins the epoch."""
+    """The state of a job; times in Unix milliseconds.
+
+    `reached` is what its owner last said; `first_sequence` begins its epoch. `attempts` counts earlier hosts that had
+    acknowledged it, `attempt` is its last host's own count. `reports` counts the terminal reports that were taken.
+    """
 
     number: int
     id: str
@@ -65,6 +68,7 @@ class Job:
     report_key: str | None = None
     first_sequence: int = 1
     last_sequence: int = 0
+    attempt: int | None = None
     log_bytes: int = 0
     log_refused: bool = False
     expected_logs: str | None = None
@@ -78,7 +82,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """Who speaks: the orchestrator, and the epoch it believes in (None when it does not say)."""
+    """Who speaks: the orchestrator, and the epoch it believes in (from 1; None when it does not know)."""
 
     orchestrator: str
     epoch: int | None = None
@@ -142,9 +146,7 @@ def report(job: Job, sender: Sender, status: Status, now_ms: int, lease_ms: int)
     return _alive(replace(job, reached=status, acknowledged=True, started_ms=started), now_ms, lease_ms)
 
 
-def complete(
-    job: Job, sender: Sender, status: Status, exit_code: int | None, key: str | None, now_ms: int
-) -> Job | Refusal:
+def complete(job: Job, sender: Sender, status: Status, exit_code: int | None, key: str | None, now_ms: int) -> Job | Refusal:
     """The terminal report. One counts; the same one again (same key) is no error, another one is."""
     if (refusal := _not_the_owner(job, sender)) is not None:
         return refusal

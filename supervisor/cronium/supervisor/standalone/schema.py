@@ -18,7 +18,7 @@ CREATE TABLE jobs (
   owner TEXT, epoch INTEGER NOT NULL, acknowledged INTEGER NOT NULL, attempts INTEGER NOT NULL, lease_token TEXT,
   lease_ms INTEGER, cancel_ms INTEGER, cancel_told INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER,
   reports INTEGER NOT NULL, refused_reports INTEGER NOT NULL, report_key TEXT, first_sequence INTEGER NOT NULL,
-  last_sequence INTEGER NOT NULL, log_bytes INTEGER NOT NULL, log_refused INTEGER NOT NULL, expected_logs TEXT,
+  last_sequence INTEGER NOT NULL, attempt INTEGER, log_bytes INTEGER NOT NULL, log_refused INTEGER NOT NULL, expected_logs TEXT,
   logs_complete TEXT
 );
 CREATE INDEX jobs_queue ON jobs (priority DESC, number) WHERE status = 'queued';
@@ -64,8 +64,10 @@ class SchemaError(CroniumError):
     """The file is no database of this version of the queue."""
 
 
-def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
+def connect(path: Path, *, durable: bool, max_bytes: int) -> sqlite3.Connection:
     """The one connection, in WAL mode, with the tables there. Transactions are the caller's (BEGIN … COMMIT).
+
+    The file does not grow beyond `max_bytes`: SQLite then says what it says of a full disk (SQLITE_FULL).
 
     Raises SchemaError for a file of another version, sqlite3.Error for one that is damaged or cannot be written.
     """
@@ -81,4 +83,6 @@ def connect(path: Path, *, durable: bool) -> sqlite3.Connection:
     elif version != VERSION:
         connection.close()
         raise SchemaError(f"{path} has version {version}, this program knows {VERSION}: move the file away to begin a new one")
+    page_bytes = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
     return connection

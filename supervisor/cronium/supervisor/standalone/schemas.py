@@ -58,7 +58,7 @@ class StatusReport(Body):
 
 
 class StreamTotals(Body):
-    """Lines of one stream as they were sent: lines, bytes and CRC-32 with newlines."""
+    """Sums over the lines of one stream as they were sent, newlines included."""
 
     lines: Count = 0
     bytes: Count = 0

@@ -7,11 +7,11 @@ that is refused for good is acknowledged with `success: false`; a failure of our
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import structlog
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from cronium.supervisor.standalone import operations
@@ -22,14 +22,21 @@ from cronium.supervisor.standalone.operations import iso
 from cronium.supervisor.standalone.rules import Sender
 from cronium.supervisor.standalone.services import Services, now_ms
 
-_LOG = logging.getLogger(__name__)
+_log = structlog.get_logger()
 _AUTHENTICATE_TIMEOUT_S = 10.0
 _MAX_UNSENT = 64
 _IN_A_THREAD_FROM_BYTES = 256 * 1024  # smaller frames are parsed within a millisecond or two
 _MAX_GARBAGE = 10
 _POLICY_VIOLATION, _TRY_AGAIN_LATER, _SERVICE_RESTART = 1008, 1013, 1012  # RFC 6455, 7.4, and its registry
 
-_Outgoing = asyncio.Queue[dict[str, Any] | Awaitable[dict[str, Any]]]
+
+@dataclass(frozen=True, slots=True)
+class _Storing:
+    """A frame on its way into the database."""
+
+    number: int
+    job_id: str
+    outcome: asyncio.Future[Refusal | None]
 
 
 async def serve(websocket: WebSocket, services: Services) -> None:
@@ -57,7 +64,7 @@ class _Connection:
         self._websocket = websocket
         self._services = services
         self._orchestrator = orchestrator
-        self._outgoing: _Outgoing = asyncio.Queue(_MAX_UNSENT)
+        self._outgoing: asyncio.Queue[dict[str, Any] | _Storing] = asyncio.Queue(_MAX_UNSENT)
         self._garbage = 0
 
     async def run(self) -> None:
@@ -94,13 +101,17 @@ class _Connection:
                 case ApiError():
                     await _refused(self._websocket, error)
                 case _:
-                    _LOG.error("the connection of %s failed", self._orchestrator, exc_info=error)
+                    _log.error("a connection failed", orchestrator=self._orchestrator, exc_info=error)
                     await _refused(self._websocket, ApiError(500, "INTERNAL_ERROR", "the queue failed; see its log"))
 
     async def _send(self) -> None:
         while True:
             item = await self._outgoing.get()
-            frame = item if isinstance(item, dict) else await item
+            if isinstance(item, _Storing):
+                frame = _ack(item.number, await item.outcome)
+                self._services.bells.ring(item.job_id)
+            else:
+                frame = item
             await self._websocket.send_text(orjson.dumps(frame).decode())
 
     async def _read(self) -> None:
@@ -133,9 +144,10 @@ class _Connection:
 
     async def _outcome(
         self, kind: Any, number: int, frame: dict[str, Any], raw: bytes, encoding: int, large: bool
-    ) -> dict[str, Any] | Awaitable[dict[str, Any]]:
+    ) -> dict[str, Any] | _Storing:
         match kind:
             case "log":
+
                 def again() -> list[dict[str, Any]]:
                     text = gunzip(raw, self._services.settings.max_frame_bytes) if encoding == GZIP else raw
                     entries: list[dict[str, Any]] = parse(text)["payload"]
@@ -153,17 +165,12 @@ class _Connection:
             case _:
                 return _ack(number, invalid([("type", f"{str(kind)[:40]!r} is not log, status, error or ping")]))
 
-    def _stored(self, number: int, batch: Batch, sender: Sender) -> Awaitable[dict[str, Any]]:
-        """Have a batch stored now; what comes back is its acknowledgement, to be waited for later."""
+    def _stored(self, number: int, batch: Batch, sender: Sender) -> _Storing:
+        """Have a batch stored; its acknowledgement is sent when that is done."""
         limit_bytes = self._services.settings.max_job_log_bytes
         future = self._services.database.submit(lambda store: operations.take_lines(store, batch, sender, limit_bytes))
 
-        async def acknowledged() -> dict[str, Any]:
-            refusal = await future
-            self._services.bells.ring(batch.job_id)
-            return _ack(number, refusal)
-
-        return acknowledged()
+        return _Storing(number, batch.job_id, future)
 
 
 def cancel_frame(job_id: str) -> dict[str, Any]:
@@ -188,7 +195,7 @@ def _epoch(frame: dict[str, Any]) -> int | None:
     epoch = frame.get("epoch")
     if epoch is not None and type(epoch) is not int:
         raise invalid([("epoch", "must be an integer")])
-    return epoch
+    return epoch or None
 
 
 def _ack(number: int, refusal: Refusal | ApiError | None) -> dict[str, Any]:
@@ -218,4 +225,4 @@ async def _refused(websocket: WebSocket, error: ApiError) -> None:
         await websocket.send_text(orjson.dumps(_error_frame(error)).decode())
         await websocket.close(_TRY_AGAIN_LATER if error.status >= 500 else _POLICY_VIOLATION)
     except (WebSocketDisconnect, RuntimeError):  # it has gone meanwhile
-        _LOG.debug("a refused connection was gone before it was told")
+        _log.debug("a refused connection was gone before it was told")

@@ -182,6 +182,13 @@ class Store:
         rows = self._sql.execute("SELECT id, seen_ms, health FROM orchestrators ORDER BY seen_ms DESC")
         return [OrchestratorRow(row[0], row[1], orjson.loads(row[2])) for row in rows]
 
+    def used_bytes(self) -> int:
+        """What the database holds."""
+        pages, free, size = (
+            self._sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
     def give_space_back(self, pages: int) -> None:
         """Return free pages of the file to the file system."""
         self._sql.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()

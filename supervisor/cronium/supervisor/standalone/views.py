@@ -28,7 +28,7 @@ def summary(job: Job) -> dict[str, Any]:
         "scheduledFor": iso(job.scheduled_ms or None),
         "startedAt": iso(job.started_ms),
         "endedAt": iso(job.ended_ms),
-        "attempts": job.attempts + int(job.acknowledged),
+        "attempts": job.attempts + (job.attempt if job.attempt is not None else int(job.acknowledged)),
         "orchestratorId": job.owner,
         "epoch": job.epoch,
         "cancelRequested": job.cancel_ms is not None,
@@ -55,17 +55,20 @@ def everything(store: Store, job: Job) -> dict[str, Any]:
     report = store.blob(job, "report")
     found = operations.verdict(store, job)
     view = summary(job)
-    if report is not None and isinstance(report.get("attempt"), int):
-        view["attempts"] = report["attempt"]
     view["leaseExpiresAt"] = iso(job.lease_ms)
     view["job"] = without_secrets(store.blob(job, "spec"))
-    view["details"] = store.blob(job, "details")
+    view["details"] = details = store.blob(job, "details") or {}
     view["report"] = report
-    view["logsCheck"] = None if found is None else {
-        "state": logs_complete(job),
-        "missing": [list(gap) for gap in found.missing[:100]],
-        "problems": list(found.problems),
-    }
+    view["error"] = (report or {}).get("error", details.get("error"))
+    view["logsCheck"] = (
+        None
+        if found is None
+        else {
+            "state": logs_complete(job),
+            "missing": [list(gap) for gap in found.missing[:100]],
+            "problems": list(found.problems),
+        }
+    )
     return view
 
 

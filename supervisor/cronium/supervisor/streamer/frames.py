@@ -9,9 +9,14 @@ from __future__ import annotations
 import struct
 import zlib
 
+from cronium.common.errors import CroniumError
 from cronium.common.messages import Batch
 
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"  # RFC 1952, 2.3: deflate, no flags, no time, unknown system
+
+
+class DamagedError(CroniumError):
+    """A payload is not what its batch says."""
 
 
 def log_frame(frame_id: int, batch: Batch) -> tuple[bool, bytes]:
@@ -23,13 +28,13 @@ def log_frame(frame_id: int, batch: Batch) -> tuple[bool, bytes]:
 
 
 def entries_of(batch: Batch) -> bytes:
-    """The JSON array of a batch. Raises ValueError when a compressed one is damaged."""
+    """The JSON array of a batch. Raises DamagedError when a compressed one is no gzip member."""
     if not batch.compressed:
         return batch.payload
     try:
         return zlib.decompress(batch.payload, 31, batch.size)
     except zlib.error as error:
-        raise ValueError(f"lines {batch.first_sequence} and on of job {batch.job_id} are damaged: {error}") from error
+        raise DamagedError(f"lines {batch.first_sequence} and on of job {batch.job_id} are damaged: {error}") from error
 
 
 def _stored_member(data: bytes) -> bytes:

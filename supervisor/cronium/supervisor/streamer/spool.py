@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import structlog
@@ -21,7 +22,7 @@ import structlog
 from cronium.common.crypto import Seal
 from cronium.common.messages import Batch
 from cronium.supervisor.streamer.records import Kind, Mark, Record, decode, encode
-from cronium.supervisor.streamer.segment import RECORD_HEADER_BYTES, Segment, SpoolError, create, open_all
+from cronium.supervisor.streamer.segment import RECORD_HEADER_BYTES, RawRecord, Segment, SpoolError, create, open_all
 
 _log = structlog.get_logger()
 
@@ -95,15 +96,18 @@ class Spool:
         except OSError as error:
             raise self._refusal(error) from error
         spooled = Spooled(lsn, record, RECORD_HEADER_BYTES + len(body))
-        if is_batch:
-            self._keep_ready(spooled)
+        self._keep_ready(spooled, is_batch=is_batch)
         return spooled
 
     def recover(self) -> Iterator[Spooled]:
         """Every record there is, oldest first. Raises RecordError or SealError for one that is whole but cannot be read."""
         for segment in self._segments:
+            end = segment.start
             for raw in segment.records():
-                yield Spooled(raw.lsn, decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn))), raw.disk_bytes)
+                yield Spooled(raw.lsn, self._opened(raw), raw.disk_bytes)
+                end = raw.lsn + raw.disk_bytes
+            if end < segment.end:
+                _log.error("a spool file is damaged, the rest of it is lost", file=str(segment.path), offset=end - segment.base)
 
     def peek(self) -> Spooled | None:
         """The batch at the cursor (moved over anything else); None at the end."""
@@ -116,7 +120,7 @@ class Spool:
             if raw is None:
                 self.cursor = segment.end
             elif raw.kind == Kind.BATCH:
-                batch = decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn)))
+                batch = self._opened(raw)
                 self._ready.append(Spooled(raw.lsn, batch, raw.disk_bytes))
                 self._ready_bytes, self._ready_end = raw.disk_bytes, raw.lsn + raw.disk_bytes
                 return self._ready[0]
@@ -170,32 +174,29 @@ class Spool:
         os.close(self._lock)
 
     def _repair(self) -> Mark:
-        """Cut a torn end off; the last mark."""
-        mark = Mark(0, 0)
-        for segment in self._segments:
-            end, size = segment.start, segment.end
-            for raw in segment.records():
-                end = raw.lsn + raw.disk_bytes
-                if raw.kind == Kind.MARK and isinstance(found := self._opened(raw.lsn, raw.body), Mark):
-                    mark = found
-            if segment is self._segments[-1]:
-                # The whole segment's space is reserved anew; without room for that it is what it is.
-                try:
-                    segment.cut(end, self._segment_bytes)
-                except OSError as error:
-                    _log.warning("no room for a whole segment", file=str(segment.path), error=str(error))
-            else:
-                segment.end = end
-                if size != end and segment.base + size > 0:
-                    _log.error("a spool file is damaged; what follows in it is lost", file=str(segment.path), offset=end - segment.base)
+        """Cut a torn end off; the last mark there is."""
         if not self._segments:
             self._segments.append(create(self._folder, 0, self._segment_bytes))
-        if self._fsync:
-            os.fdatasync(self._segments[-1].descriptor)
-        return mark
+        for segment, following in pairwise(self._segments):
+            segment.end = following.base  # a segment is begun where the one before ends
+        newest = self._segments[-1]
+        end = newest.start
+        for raw in newest.records():
+            end = raw.lsn + raw.disk_bytes
+        try:
+            newest.cut(end, self._segment_bytes)
+        except OSError as error:
+            _log.warning("no room for a whole segment", file=str(newest.path), error=str(error))
+        for segment in self._segments:
+            os.fdatasync(segment.descriptor)
+        for segment in reversed(self._segments):
+            marks = [raw for raw in segment.records() if raw.kind == Kind.MARK]
+            if marks and isinstance(mark := self._opened(marks[-1]), Mark):
+                return mark
+        return Mark(0, 0)
 
-    def _opened(self, lsn: int, body: bytes) -> Record:
-        return decode(Kind.MARK, self._seal.open(body, _context(lsn)))
+    def _opened(self, raw: RawRecord) -> Record:
+        return decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn)))
 
     def _room_for(self, length: int, *, is_batch: bool) -> Segment:
         segment = self._segments[-1]
@@ -217,6 +218,8 @@ class Spool:
             os.fdatasync(old.descriptor)
         os.ftruncate(old.descriptor, old.end - old.base)
         self._segments.append(fresh)
+        self.cursor = fresh.start if self.cursor == old.end else self.cursor
+        self._ready_end = fresh.start if self._ready_end == old.end else self._ready_end
 
     def _refusal(self, error: OSError) -> OSError | SpoolFullError:
         if error.errno not in _FULL:
@@ -226,9 +229,14 @@ class Spool:
             _log.error("no space left for output: jobs wait; free some on this disk", folder=str(self._folder))
         return SpoolFullError(f"no space left in {self._folder}")
 
-    def _keep_ready(self, spooled: Spooled) -> None:
-        follows = spooled.lsn == (self._ready_end if self._ready else self.cursor)
-        if follows and len(self._ready) < self._ready_most and self._ready_bytes < _READY_BYTES:
+    def _keep_ready(self, spooled: Spooled, *, is_batch: bool) -> None:
+        if spooled.lsn != (self._ready_end if self._ready else self.cursor):
+            return
+        if not is_batch:
+            self._ready_end = spooled.lsn + spooled.disk_bytes
+            if not self._ready:
+                self.cursor = self._ready_end
+        elif len(self._ready) < self._ready_most and self._ready_bytes < _READY_BYTES:
             self._ready.append(spooled)
             self._ready_bytes += spooled.disk_bytes
             self._ready_end = spooled.lsn + spooled.disk_bytes

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import requests
 from docker import APIClient
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from cronium.common.config.model import Docker
 from cronium.common.errors import ExecutionError, Reason
@@ -122,10 +122,14 @@ class Engine:
     # --- containers ------------------------------------------------------------------------------------------------------
 
     def create(self, name: str, body: Mapping[str, Any]) -> str:
-        """Make a container; its id. Raises NameTakenError, or ExecutionError (create_failed)."""
+        """Make a container; its id. Raises NameTakenError, or ExecutionError (image_missing, create_failed)."""
         with self._told(f"create container {name}", Reason.CREATE_FAILED):
             try:
                 return str(self._client.create_container_from_config(dict(body), name=name)["Id"])
+            except ImageNotFound:
+                raise ExecutionError(
+                    Reason.IMAGE_MISSING, f"image {body['Image']} is gone: pull or build it again", image=body["Image"]
+                ) from None
             except APIError as error:
                 if error.status_code == requests.codes.conflict:
                     raise NameTakenError(name) from None
@@ -295,7 +299,7 @@ class Engine:
 
     @contextmanager
     def _told(self, doing: str, reason: Reason) -> Iterator[None]:
-        """Turn what the libraries raise into our own error. 404 goes through: some callers have an answer to it."""
+        """Turn what the libraries raise into our own error."""
         try:
             yield
         except NotFound as error:
@@ -349,12 +353,18 @@ def pull_error(name: str, said: str) -> ExecutionError:
     lower = said.lower()
     if any(words in lower for words in ("unauthorized", "authentication required", "denied", "no basic auth")):
         return ExecutionError(
-            Reason.IMAGE_AUTH, f"image {name} may not be pulled ({said}): check its name, and `docker login` its registry", image=name
+            Reason.IMAGE_AUTH,
+            f"image {name} may not be pulled ({said}): check its name, and `docker login` its registry",
+            image=name,
         )
     if any(words in lower for words in ("not found", "manifest unknown", "does not exist")):
-        return ExecutionError(Reason.IMAGE_MISSING, f"there is no image {name} in its registry ({said}): check its name", image=name)
+        return ExecutionError(
+            Reason.IMAGE_MISSING, f"there is no image {name} in its registry ({said}): check its name", image=name
+        )
     return ExecutionError(
-        Reason.PULL_FAILED, f"image {name} could not be pulled ({said}): check the way to its registry with `docker pull {name}`", image=name
+        Reason.PULL_FAILED,
+        f"image {name} could not be pulled ({said}): check the way to its registry with `docker pull {name}`",
+        image=name,
     )
 
 

@@ -95,12 +95,15 @@ def _problems(job: Job, settings: Settings) -> Iterator[JobProblem]:
         )
     if execution.image is not None and not image_allowed(execution.image, settings):
         yield JobProblem(
-            "execution.image", f"{execution.image!r} is not allowed; allowed: {_allowed_images(settings)} (container.images.allowed)"
+            "execution.image",
+            f"{execution.image!r} is not allowed; allowed: {_allowed_images(settings)} (container.images.allowed)",
         )
     network = settings.container.network
     if execution.network is not None and execution.network not in {*network.allowed, network.default}:
         names = ", ".join(sorted({*network.allowed, network.default}))
-        yield JobProblem("execution.network", f"{execution.network!r} is not allowed; allowed: {names} (container.network.allowed)")
+        yield JobProblem(
+            "execution.network", f"{execution.network!r} is not allowed; allowed: {names} (container.network.allowed)"
+        )
 
 
 def image_allowed(image: str, settings: Settings) -> bool:

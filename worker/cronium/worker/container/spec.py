@@ -53,7 +53,14 @@ class Machine:
 
 
 def container(
-    plan: Plan, place: Place, image: str, launcher: str, payload_bytes: int, machine: Machine, settings: Settings, seccomp: str | None
+    plan: Plan,
+    place: Place,
+    image: str,
+    launcher: str,
+    payload_bytes: int,
+    machine: Machine,
+    settings: Settings,
+    seccomp: str | None,
 ) -> dict[str, Any]:
     """The body. `payload_bytes`: size of what will be unpacked into the private tmpfs. `seccomp`: a profile's JSON text."""
     entrypoint = ["sh", "-c", launcher, "cronium", FILES_DIR, RUN_DIR]

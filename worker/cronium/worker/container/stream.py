@@ -6,6 +6,7 @@ length. Reading never blocks; whoever waits, waits for `descriptor` to be readab
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from typing import Any
@@ -49,6 +50,10 @@ class Stream:
                 self._channel, self._left = self._header[0], int.from_bytes(self._header[4:], "big")
                 self._header = b""
         return None
+
+    def wait(self, timeout_s: float) -> None:
+        """Until there is something to take, or the time is up. For short dealings in a helper thread."""
+        select.select([self._socket], [], [], timeout_s)
 
     def send(self, data: bytes, timeout_s: float) -> None:
         """Write all of it; blocks. Raises OSError when the other side is gone or takes nothing in all that time."""

@@ -1,0 +1,1 @@
+"""The processes of the supervisor: workers forked by the forkserver (`workers`), the streamer and the queue (`roles`)."""

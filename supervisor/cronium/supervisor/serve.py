@@ -1,0 +1,212 @@
+"""Puts the supervisor together from a configuration and runs it: the role `cronium: supervisor`.
+
+Runs in the main thread of the supervisor's process; everything that can go wrong at start is said here, before any job is taken.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from cronium.common import VERSION
+from cronium.common.config.model import Config
+from cronium.common.crypto import load_seal
+from cronium.common.errors import CroniumError
+from cronium.common.ids import installation_id
+from cronium.common.process import set_title
+from cronium.supervisor.backend.http import BackendSession
+from cronium.supervisor.backend.lanes import BackendLanes
+from cronium.supervisor.core.core import Core
+from cronium.supervisor.core.decisions import PollRules
+from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.journal import Journal
+from cronium.supervisor.loop import Loop, prepare_runtime_dir
+from cronium.supervisor.pool.roles import Role
+from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.stop import StopOrders
+from cronium.supervisor.streamer.settings import StreamerSettings
+
+TOKEN_VARIABLES = ("CRONIUM_SERVICE_TOKEN", "CRONIUM_API_TOKEN")
+QUEUE_DIR = "standalone"
+_QUEUE_START_S = 20.0
+_log = structlog.get_logger()
+
+
+class StartError(CroniumError):
+    """The supervisor cannot start; the text says what, where and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where the backend is. `queue` is the role that runs it, when it is our own."""
+
+    http_url: str
+    websocket_url: str
+    token: str
+    queue: Role | None = None
+
+    def __repr__(self) -> str:
+        return f"Backend({self.http_url!r}, {self.websocket_url!r})"
+
+
+def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> None:
+    """Run until stopped. `tell` shows a line to a person in front of a terminal. Raises CroniumError when it cannot start."""
+    set_title("supervisor")
+    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    prepare_runtime_dir(config.runtime_dir)
+    with _only_one(config.state_dir):
+        seal = load_seal(config.state_dir, os.environ)
+        for name in TOKEN_VARIABLES:
+            os.environ.pop(name, None)  # before anything is forked: a worker must not hold it
+        installation = config.id or installation_id(config.state_dir)
+        orders = StopOrders(config.jobs.on_stop, tell)
+        orders.install()
+        backend = start_queue(config, tell) if standalone else _configured(config)
+        streamer = Role(
+            "streamer", "cronium.supervisor.streamer", lambda: _streamer_settings(config, backend, installation).pack()
+        )
+        journal = Journal(config.state_dir / "journal.db", seal)
+        memory = journal.load()
+        core = Core(_rules(config, installation), secrets.randbits(64))
+        core.restore(memory.records, memory.ended, memory.poll_key)
+        pool = WorkerPool(_worker_settings(config, installation), config.runtime_dir)
+        lanes = BackendLanes(
+            lambda: BackendSession(backend.http_url, backend.token, installation, config.api.timeout),
+            installation,
+            config.jobs.types,
+        )
+        roles = (streamer,) if backend.queue is None else (backend.queue, streamer)
+        loop = Loop(core, journal, pool, lanes, roles, orders, config.runtime_dir)
+        _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
+        tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
+        try:
+            loop.run()
+        finally:
+            loop.close()
+            _remove_sockets(config.runtime_dir)
+            _log.info("supervisor stopped")
+
+
+def start_queue(config: Config, tell: Callable[[str], None]) -> Backend:
+    """Start the embedded queue and wait until it listens. Raises StartError when it does not."""
+    folder = config.state_dir / QUEUE_DIR
+    folder.mkdir(mode=0o700, exist_ok=True)
+    token_file = folder / "token"
+    settings = {
+        "database": str(folder / "queue.db"),
+        "token_file": str(token_file),
+        "host": config.standalone.host,
+        "port": config.standalone.port,
+        "parent_pid": os.getpid(),
+        "lease_s": config.standalone.lease,
+        "log_level": config.monitoring.logging.level,
+        "log_format": config.monitoring.logging.format,
+    }
+    role = Role("standalone queue", "cronium.supervisor.standalone", lambda: json.dumps(settings).encode(), wants_stdout=True)
+    role.start()
+    ready = _ready_line(role)
+    settings["port"] = ready["port"]  # a queue that is started again stays where it was
+    (folder / "address.json").write_text(json.dumps({"clientUrl": ready["clientUrl"], "tokenFile": str(token_file)}) + "\n")
+    tell(f"Standalone queue on {ready['clientUrl']} (token in {token_file})")
+    return Backend(str(ready["apiUrl"]), str(ready["wsUrl"]), token_file.read_text().strip(), role)
+
+
+def _ready_line(role: Role) -> dict[str, object]:
+    assert role.process is not None  # noqa: S101 - just started
+    assert role.process.stdout is not None  # noqa: S101 - it is a pipe
+    readable, _, _ = select.select([role.process.stdout], [], [], _QUEUE_START_S)
+    line = role.process.stdout.readline() if readable else b""
+    if not line:
+        role.stop(time.monotonic())
+        raise StartError(
+            "the standalone queue did not start: what it wrote above says why (is its port taken? set standalone.port "
+            "or CRONIUM_STANDALONE_PORT to another one, 0 for any)"
+        )
+    ready: dict[str, object] = json.loads(line)
+    return ready
+
+
+def _configured(config: Config) -> Backend:
+    token = config.api.token
+    if config.api.endpoint is None or token is None:
+        raise StartError("no backend is configured: set CRONIUM_API_URL and CRONIUM_SERVICE_TOKEN, or use --standalone")
+    return Backend(str(config.api.endpoint), str(config.logging.websocket.endpoint or ""), token.get_secret_value())
+
+
+def _rules(config: Config, installation: str) -> Rules:
+    jobs, retry = config.jobs, config.api.retry
+    return Rules(
+        installation=installation,
+        polls=PollRules(jobs.poll_interval, jobs.poll_max_interval, jobs.poll_wait),
+        batch_size=jobs.poll_batch_size,
+        max_concurrent=jobs.max_concurrent,
+        spare_workers=config.workers.spare,
+        recycle_after_jobs=config.workers.recycle_after_jobs,
+        recycle_above_bytes=config.workers.recycle_above_memory,
+        worker_start_s=config.workers.start_timeout,
+        max_worker_deaths=jobs.max_worker_deaths,
+        status_interval_s=jobs.status_interval,
+        retry_first_s=retry.initial_delay,
+        retry_longest_s=retry.max_delay,
+    )
+
+
+def _worker_settings(config: Config, installation: str) -> dict[str, object]:
+    return {
+        "installation": installation,
+        "runtime_dir": config.runtime_dir,
+        "state_dir": config.state_dir,
+        "container": config.container,
+        "ssh": config.ssh,
+        "jobs": config.jobs,
+        "logging": config.logging,
+        "heartbeat_s": config.workers.heartbeat_interval,
+        "level": config.monitoring.logging.level,
+        "log_format": config.monitoring.logging.format,
+    }
+
+
+def _streamer_settings(config: Config, backend: Backend, installation: str) -> StreamerSettings:
+    settings = StreamerSettings(
+        parent_pid=os.getpid(),
+        runtime_dir=str(config.runtime_dir),
+        state_dir=str(config.state_dir),
+        spool_dir=str(config.state_dir / "spool"),
+        websocket_url=backend.websocket_url,
+        http_url=backend.http_url,
+        token=backend.token,
+        orchestrator_id=installation,
+        version=VERSION,
+        heartbeat_s=config.workers.heartbeat_interval,
+        log_level=config.monitoring.logging.level,
+        log_format=config.monitoring.logging.format,
+    ).with_logging(config.logging)
+    return replace(settings, websocket_url=backend.websocket_url)
+
+
+@contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder's lock: the kernel gives it back when we die, so having it means that the last one is gone."""
+    with (state_dir / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(
+                f"another supervisor uses the state folder {state_dir}: stop it, or name another folder (CRONIUM_STATE_DIR)"
+            ) from None
+        yield
+
+
+def _remove_sockets(runtime_dir: Path) -> None:
+    for path in runtime_dir.glob("*.sock"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Going on with a place that another worker may have made.
+
+Runs in a worker. A launcher that was never fed leaves by itself once its owner's death has closed its stdin; so whoever adopts
+waits until the place says `started` or has ended. Only what surely never started is removed and made anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.worker.container.engine import ContainerState
+from cronium.worker.container.execution import Execution, now_ms
+from cronium.worker.container.moments import engine_ms
+from cronium.worker.container.spec import LABEL_FILES
+from cronium.worker.executor import Update
+
+_BOUND_S = 15.0  # an orphaned launcher leaves after 80-250 ms; on a machine that is busy it may take longer
+_LOOK_S = 0.02
+_PATIENCE_S = 300.0  # dockerd may be restarting at the same time
+_MAX_PAUSE_S = 5.0
+
+
+def adopt(execution: Execution) -> Iterator[Update]:
+    """Find out what is there. Afterwards `execution.container` is set if there is something to go on with."""
+    if not execution.attempt.adopt:
+        return
+    yield from ()
+    found = _patiently(execution)
+    if found is None:
+        _nothing_there(execution)
+        return
+    kind = found.labels.get(LABEL_FILES, "host")
+    try:
+        execution.files = execution.open_files(kind, found)
+    except FileNotFoundError:
+        _discard(execution)  # made by a late request of a dead worker; its files were never there, so it was never fed
+        return
+    found = _until_clear(execution, found)
+    if found.running and not execution.story.over:
+        execution.ask(lambda: execution.engine.kill(execution.attempt.place, "SIGKILL"))
+        _read_story(execution)
+    if not execution.story.begun:
+        _discard(execution)
+        return
+    _go_on(execution, found)
+
+
+def _patiently(execution: Execution) -> ContainerState | None:
+    """The container, asked for until the engine answers."""
+    engine, place = execution.engine, execution.attempt.place
+    give_up_s, pause_s = time.monotonic() + _PATIENCE_S, 0.1
+    while True:
+        try:
+            return execution.ask(lambda: engine.state(place))
+        except ExecutionError as error:
+            if error.reason is not Reason.ENGINE_DOWN or time.monotonic() > give_up_s:
+                raise
+        execution.engine_was_away = True
+        execution.control.wait((), pause_s)
+        pause_s = min(_MAX_PAUSE_S, pause_s * 2)
+
+
+def _nothing_there(execution: Execution) -> None:
+    """No container: never made, or somebody has removed it. Which one, its files know."""
+    began = any(execution.offsets.values())
+    try:
+        execution.files = execution.open_files(execution.kind_left_behind(), None)
+    except FileNotFoundError:
+        pass
+    else:
+        _read_story(execution)
+        began = began or execution.story.begun or execution.files.kind != "host"
+    if not began:
+        execution.forget()
+        return
+    if execution.story.drained is None:
+        execution.let_go()
+        raise ExecutionError(
+            Reason.PLACE_VANISHED,
+            "the job had been started, and its container is gone: look who removes containers (`docker events`)",
+            place=execution.attempt.place,
+        )
+    execution.container = execution.attempt.place  # it had ended: what it said is all here
+
+
+def _until_clear(execution: Execution, found: ContainerState) -> ContainerState:
+    engine, place = execution.engine, execution.attempt.place
+    give_up_s = time.monotonic() + _BOUND_S
+    while True:
+        _read_story(execution)
+        if execution.story.over or not found.running or time.monotonic() > give_up_s:
+            return found
+        execution.control.wait((), _LOOK_S)
+        again = execution.ask(lambda: engine.state(place))
+        if again is None:
+            return found
+        found = again
+        if not found.running and execution.files is not None:
+            execution.files.ended()
+
+
+def _read_story(execution: Execution) -> None:
+    while execution.files is not None and (data := execution.files.news("state")):
+        execution.story.feed(data)
+
+
+def _discard(execution: Execution) -> None:
+    execution.ask(lambda: execution.engine.remove(execution.attempt.place))
+    execution.forget()
+
+
+def _go_on(execution: Execution, found: ContainerState) -> None:
+    execution.container = found.container_id
+    started_ms = engine_ms(found.started_at) or now_ms()
+    execution.begin(time.monotonic() - max(0, now_ms() - started_ms) / 1000, started_ms)
+    if found.running:
+        execution.stream = execution.ask(lambda: execution.engine.attach(found.container_id, stdin=False))
+    else:
+        execution.fate = found
+        if execution.files is not None:
+            execution.files.ended()

@@ -1,0 +1,63 @@
+"""A blocking call on its way in a thread of its own, whose end can be waited for together with other things.
+
+Runs in a worker, for what must not stop the reading of a job's output: an engine may take a minute to say nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from cronium.common.errors import ExecutionError
+
+T = TypeVar("T")
+
+
+class Errand(Generic[T]):
+    """One call at a time. `descriptor` is readable once it is back."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._out = False
+        self._result: T | None = None
+        self._error: ExecutionError | None = None
+        self._back = threading.Event()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    @property
+    def out(self) -> bool:
+        """Whether it is on its way, or back and not yet taken."""
+        return self._out
+
+    def send(self, function: Callable[[], T]) -> None:
+        """Start it; there must be none on its way."""
+        self._out, self._result, self._error = True, None, None
+        threading.Thread(target=self._run, args=(function,), name="errand", daemon=True).start()
+
+    def take(self) -> tuple[T | None, ExecutionError | None] | None:
+        """What it brought back (result, error); None while it is out, or when there is none."""
+        if not self._back.is_set():
+            return None
+        self._back.clear()
+        self._out = False
+        os.eventfd_read(self.descriptor)
+        return self._result, self._error
+
+    def close(self) -> None:
+        """Forget about it; one that is still out ends unheard."""
+        with self._lock:
+            self._closed = True
+            os.close(self.descriptor)
+
+    def _run(self, function: Callable[[], T]) -> None:
+        try:
+            self._result = function()
+        except ExecutionError as error:
+            self._error = error
+        with self._lock:
+            if not self._closed:
+                self._back.set()
+                os.eventfd_write(self.descriptor, 1)

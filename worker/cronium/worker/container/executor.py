@@ -1,0 +1,53 @@
+"""The container executor: the phases of an attempt, and what is left to do when its place is no longer needed.
+
+Runs in a worker; one instance may run many attempts, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cronium.common.job import Job, JobProblem
+from cronium.worker.container.engine import Engine
+from cronium.worker.container.events import Events
+from cronium.worker.container.execution import Execution
+from cronium.worker.container.limits import plan, problems_of
+from cronium.worker.container.phases import PHASES
+from cronium.worker.container.removal import remove_place
+from cronium.worker.container.settings import settings_of
+from cronium.worker.executor import Attempt, Control, Update
+from cronium.worker.settings import WorkerSettings
+
+
+class ContainerExecutor:
+    """The way to a Docker engine's containers (see `cronium.worker.executor.Executor`)."""
+
+    name = "container"
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings_of(settings)
+        self._engine = Engine(self._settings.container.docker)
+
+    def validate(self, job: Job) -> tuple[JobProblem, ...]:
+        """See `Executor`."""
+        return problems_of(job, self._settings)
+
+    def execute(self, attempt: Attempt, control: Control) -> Iterator[Update]:
+        """See `Executor`."""
+        execution = Execution(
+            attempt=attempt,
+            control=control,
+            settings=self._settings,
+            engine=self._engine,
+            plan=plan(attempt.job, self._settings),
+            events=Events(self._settings.container.max_events),
+        )
+        try:
+            for phase in PHASES:
+                yield from phase(execution)
+        finally:
+            execution.let_go()
+
+    def cleanup(self, place: str) -> None:
+        """See `Executor`."""
+        remove_place(self._engine, place, self._settings)

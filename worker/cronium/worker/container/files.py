@@ -1,0 +1,53 @@
+"""The files of a place as the follower sees them, whichever way leads to them.
+
+Two ways: `HostFiles` (ours, bind-mounted into the container) and `EngineFiles` (on a volume, read through `exec`). Which one is
+found out by `probe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import IO, Protocol
+
+from cronium.worker.executor import Gap, Log
+
+STREAMS = ("stdout", "stderr")
+WRITABLE = (*STREAMS, "events", "results", "state")
+CREDIT = "credit"
+READ_BYTES = 256 * 1024
+# A place may hold as much as its bounds say, and this: what is reserved, what is not yet given back, a pump's last read.
+SLACK_BYTES = 8 * 1024 * 1024
+MAX_STATE_BYTES = 1024 * 1024
+
+
+class Files(Protocol):
+    """What a follower needs."""
+
+    kind: str
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable when something has changed; empty where one has to look."""
+
+    def look_after_s(self) -> float:
+        """How long one may wait at most before looking again."""
+
+    def take(self, limit: int) -> Log | Gap | None:
+        """The next piece of output of at most `limit` bytes, streams in the order in which they spoke; None: nothing now."""
+
+    def news(self, name: str) -> bytes:
+        """What has been added to `state` or `events` since the last time, up to their caps."""
+
+    def give_back(self, durable: Mapping[str, int]) -> None:
+        """Up to these offsets all is safe on our disk: tell the pumps, free the space."""
+
+    def overfull(self) -> str | None:
+        """What holds more than it may, in words; None when all is well."""
+
+    def ended(self) -> None:
+        """The container has ended: whatever there is can now be had."""
+
+    def results(self) -> IO[bytes] | None:
+        """The tar of the output directory, to be read once; None when there is none."""
+
+    def close(self) -> None:
+        """Let go of everything; the place stays as it is."""

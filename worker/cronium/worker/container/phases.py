@@ -1,0 +1,124 @@
+"""The phases of an attempt in a container, in their order: a phase is a function of the execution that yields updates.
+
+Runs in a worker. To add one, write it here and put it into PHASES. A phase that finds its work already done (a place that was
+adopted) does nothing. What an attempt cannot go on without is raised as an ExecutionError; the place is then cleaned up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+
+import orjson
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.worker.container import adoption, follow, images, networks, probe
+from cronium.worker.container.ending import conclude
+from cronium.worker.container.engine import NameTakenError
+from cronium.worker.container.execution import Execution
+from cronium.worker.container.host_files import host_mounts, make_host_files
+from cronium.worker.container.spec import Place, container
+from cronium.worker.executor import Status, Update
+from cronium.worker.launcher import LaunchSpec, launch_stream, launcher_text
+
+_NAME_TRIES = 20
+_NAME_PAUSE_S = 0.25
+
+Phase = Callable[[Execution], Iterator[Update]]
+
+
+def prepare(execution: Execution) -> Iterator[Update]:
+    """Image, network, and the payload for the launcher. Not in the job's time."""
+    if execution.container:
+        return
+    yield Status("preparing")
+    settings, engine, plan = execution.settings, execution.engine, execution.plan
+    here = execution.ask(lambda: images.present(engine, plan.image, settings))
+    if here is None:
+        here = yield from _fetch(execution)
+    name, image_id = here
+    execution.image = image_id
+    execution.found = execution.ask(lambda: probe.finding(engine, name, image_id, settings))
+    execution.ask(lambda: networks.ensure_network(engine, plan.network, settings))
+    execution.payload = _payload(execution)
+
+
+def create(execution: Execution) -> Iterator[Update]:
+    """The place: its files and its container."""
+    if execution.container:
+        return
+    yield from ()
+    found = execution.found
+    assert found is not None  # noqa: S101 - `prepare` comes before
+    attempt, settings, engine = execution.attempt, execution.settings, execution.engine
+    make_host_files(execution.folder)
+    place = Place(attempt.place, attempt.job.id, attempt.number, found.files, host_mounts(execution.folder))
+    profile = settings.container.security.seccomp_profile
+    seccomp = profile.read_text(encoding="utf-8") if profile is not None else None
+    size = len(execution.payload)
+    body = container(execution.plan, place, execution.image, launcher_text(), size, found.machine, settings, seccomp)
+    for _ in range(_NAME_TRIES):
+        try:
+            execution.container = execution.ask(lambda: engine.create(attempt.place, body))
+        except NameTakenError:  # a dead worker's request was carried out late; its container was never fed
+            execution.ask(lambda: engine.remove(attempt.place))
+            execution.control.wait((), _NAME_PAUSE_S)
+        else:
+            break
+    else:
+        raise ExecutionError(
+            Reason.CREATE_FAILED, f"the container's name {attempt.place} stays taken: look what holds it with `docker ps -a`"
+        )
+    execution.files = execution.open_files(found.files, None)
+
+
+def start(execution: Execution) -> Iterator[Update]:
+    """Hand the script over, and start it."""
+    if execution.stream is not None or execution.story.begun:
+        return
+    yield from ()
+    if execution.control.cancelled():
+        raise ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
+    engine, container_id, payload = execution.engine, execution.container, execution.payload
+    stream = execution.ask(lambda: engine.attach(container_id, stdin=True))
+    execution.stream = stream
+    execution.ask(lambda: engine.start(container_id, stream, payload))
+    execution.payload = b""
+
+
+PHASES: tuple[Phase, ...] = (adoption.adopt, prepare, create, start, follow.follow, conclude)
+
+
+def _fetch(execution: Execution) -> Generator[Update, None, tuple[str, str]]:
+    settings, engine, plan = execution.settings, execution.engine, execution.plan
+    yield from ()
+    return execution.ask(lambda: images.fetch(engine, plan.image, settings), settings.container.images.pull_timeout)
+
+
+def _payload(execution: Execution) -> bytes:
+    """The tar for the launcher's stdin. Raises ExecutionError (invalid_job) for what no launcher can be told."""
+    job, plan, settings = execution.attempt.job, execution.plan, execution.settings
+    metadata = job.metadata
+    event = {
+        "jobId": job.id,
+        "eventId": metadata.get("eventId"),
+        "eventName": metadata.get("eventName"),
+        "attempt": execution.attempt.number,
+    }
+    try:
+        spec = LaunchSpec(
+            interpreter=plan.interpreter,
+            script=plan.script.content.encode(),
+            working_directory=plan.script.working_directory,
+            deadline_s=plan.limits.timeout_s,
+            grace_s=settings.grace_s,
+            max_unread_bytes=settings.max_unread_bytes,
+            max_results_bytes=settings.container.max_results,
+            environment=job.execution.environment,
+            helpers={helper.name: helper.content.encode() for helper in plan.script.helpers},
+            input_json=orjson.dumps(job.execution.input_data),
+            variables_json=orjson.dumps(job.execution.variables),
+            event_json=orjson.dumps(event),
+        )
+    except (ValueError, TypeError) as error:
+        raise ExecutionError(Reason.INVALID_JOB, f"the job cannot be handed to a launcher: {error}") from None
+    return launch_stream(spec)
