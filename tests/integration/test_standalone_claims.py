@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from standalone_world import Queue, eventually, lines, running_queue
+from peers.standalone_queue import Queue, eventually, lines, running_queue
 
 
 @pytest.fixture

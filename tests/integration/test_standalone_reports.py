@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from standalone_world import Queue, eventually, lines, running_queue
+from peers.standalone_queue import Queue, eventually, lines, running_queue
 
 from cronium.supervisor.standalone.client import StandaloneError
 

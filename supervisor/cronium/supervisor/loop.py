@@ -98,7 +98,8 @@ class Loop:
     def run(self) -> None:
         """Until the core says Exit or a person insists."""
         for role in self._roles:
-            role.start()
+            if role.process is None:  # the queue was started before: its address was needed
+                role.start()
             self._poller.register(role.descriptor, zmq.POLLIN)
         self._handle(on.Tick())
         while not self._leaving:

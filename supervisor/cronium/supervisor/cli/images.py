@@ -24,7 +24,11 @@ from cronium.supervisor.images.catalog import Family, reference
 from cronium.supervisor.images.engine import EngineUnreachableError, connect, find_endpoint
 from cronium.supervisor.images.events import BuildEvent, Built, Chosen, Detail, Retrying, Skipped, Step
 
-app = typer.Typer(no_args_is_help=True, help="Build and list the images that jobs run in.", epilog="Example: cronium-supervisor images build")
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Build and list the images that jobs run in.",
+    epilog="Example: cronium-supervisor images build",
+)
 
 _MB = 1_000_000  # as `docker images` counts
 _DETAIL_WIDTH = 60

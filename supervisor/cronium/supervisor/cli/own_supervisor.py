@@ -3,6 +3,7 @@
 Runs in the command line's process. It knows the supervisor only by its command, its configuration and its queue.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -16,8 +17,8 @@ from cronium.common.config.load import load_config
 from cronium.common.errors import CroniumError
 from cronium.supervisor.standalone.client import StandaloneClient, StandaloneError
 
-TOKEN_FILE = Path("standalone/token")
-"""Where the queue's token lies in the state directory."""
+ADDRESS_FILE = Path("standalone/address.json")
+"""Where the supervisor writes down, in its state directory, how its queue is reached: `clientUrl` and `tokenFile`."""
 LOG_FILE = Path("supervisor.log")
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 20.0
@@ -31,19 +32,25 @@ class SupervisorStartError(CroniumError):
 
 @dataclass(frozen=True, slots=True)
 class OwnSupervisor:
-    """A supervisor that was started here. `url` and `token_file` are its queue's."""
+    """A supervisor that was started here. `address_before_ns` is when its address file was written by an earlier one."""
 
     process: subprocess.Popen[bytes]
-    url: str
-    token_file: Path
+    address: Path
+    address_before_ns: int
     log: Path
 
+    @property
+    def url(self) -> str:
+        """Where its queue is; OSError or ValueError before it has said so."""
+        return str(json.loads(self.address.read_bytes())["clientUrl"])
+
     def client(self) -> StandaloneClient:
-        """Talk to its queue."""
-        return StandaloneClient(self.url, self.token_file.read_text().strip())
+        """Talk to its queue; OSError or ValueError before it has said where it is."""
+        told = json.loads(self.address.read_bytes())
+        return StandaloneClient(told["clientUrl"], Path(told["tokenFile"]).read_text().strip())
 
     def wait_until_ready(self) -> None:
-        """Wait until the queue answers and has heard of the supervisor. Raises SupervisorStartError."""
+        """Wait until its queue answers. Raises SupervisorStartError."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready():
             if self.process.poll() is not None:
@@ -53,11 +60,14 @@ class OwnSupervisor:
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
+        if _written_ns(self.address) == self.address_before_ns:
+            return False
         try:
             with self.client() as client:
-                return bool(client.orchestrators())
-        except (FileNotFoundError, StandaloneError):
-            return False  # no token yet, or nobody listens yet
+                client.jobs(limit=1)
+        except (OSError, ValueError, StandaloneError):
+            return False  # half written, no token yet, or nobody listens yet
+        return True
 
     def _failed(self, what: str) -> SupervisorStartError:
         lines = self.log.read_text(errors="replace").splitlines()[-_SHOWN_LOG_LINES:]
@@ -83,7 +93,8 @@ def start_supervisor(overrides: Mapping[str, str]) -> OwnSupervisor:
     environment = {**os.environ, **overrides}
     config = load_config(None, environment, standalone=True).config
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = config.state_dir / LOG_FILE
+    address, log = config.state_dir / ADDRESS_FILE, config.state_dir / LOG_FILE
+    before_ns = _written_ns(address)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "cronium.supervisor", "run", "--standalone"],
@@ -93,5 +104,11 @@ def start_supervisor(overrides: Mapping[str, str]) -> OwnSupervisor:
             env=environment,
             start_new_session=True,  # Ctrl-C is for us: we stop it in order; and `--keep` leaves it behind
         )
-    url = f"http://{config.standalone.host}:{config.standalone.port}"
-    return OwnSupervisor(process, url, config.state_dir / TOKEN_FILE, log)
+    return OwnSupervisor(process, address, before_ns, log)
+
+
+def _written_ns(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0

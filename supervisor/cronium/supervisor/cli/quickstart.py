@@ -4,7 +4,6 @@ Runs in the command line's process; the supervisor is a child, the jobs go in an
 """
 
 import queue
-import socket
 import tempfile
 import threading
 import time
@@ -120,14 +119,12 @@ def quickstart_command(
 
 
 def _of_its_own(cleanup: ExitStack) -> dict[str, str]:
-    """Settings that meet no other installation: folders that go away again, and ports that nobody has."""
+    """Settings that meet no other installation: folders that go away again, and any free ports."""
     folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cronium-")))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     return {
         "CRONIUM_STATE_DIR": str(folder / "state"),
         "CRONIUM_RUNTIME_DIR": str(folder / "run"),
-        "CRONIUM_STANDALONE_PORT": str(port),
+        "CRONIUM_STANDALONE_PORT": "0",
         "CRONIUM_MONITORING_HEALTH_PORT": "0",
         "CRONIUM_MONITORING_METRICS_PORT": "0",
     }

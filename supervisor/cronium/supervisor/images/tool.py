@@ -23,7 +23,9 @@ class ToolError(Exception):
         self.lines = tuple(lines)
 
 
-def lines_of(command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None) -> Generator[str, None, None]:
+def lines_of(
+    command: Sequence[str], *, timeout_s: float, environment: Mapping[str, str] | None = None
+) -> Generator[str, None, None]:
     """Run a command and yield each line of its output (both streams), without its end of line.
 
     Raises ToolError when it cannot be started, ends with a code other than 0, or is not done after `timeout_s`.

@@ -42,7 +42,8 @@ async def poll(call: Call) -> Answer:
         token=secrets.token_hex(16),
     )
     settings = call.services.settings
-    deadline = time.monotonic() + min(call.number("wait", 0, 0, 3600), settings.max_wait_s)
+    started = time.monotonic()
+    deadline = started + min(call.number("wait", 0, 0, 3600), settings.max_wait_s)
     with call.services.bells.listen(QUEUE) as rung:
         while True:
             rung.clear()
@@ -52,7 +53,7 @@ async def poll(call: Call) -> Answer:
                 lambda store: operations.poll(store, request, now_ms(), int(settings.offer_s * 1000))
             )
             if polled.jobs or polled.news or time.monotonic() >= deadline or call.services.bells.stopping:
-                return _polled(polled)
+                return _polled(polled, held=deadline > started)
             await _rung_or_gone(call, rung, deadline - time.monotonic())
 
 
@@ -135,8 +136,11 @@ def _orchestrator(call: Call) -> str:
     return call.orchestrator
 
 
-def _polled(polled: Polled) -> Answer:
+def _polled(polled: Polled, *, held: bool = False) -> Answer:
+    """The answer; who lets a poll be held open may ask again at once, the waiting is done here."""
     metadata: dict[str, Any] = {"timestamp": iso(now_ms()), "queueSize": polled.queue_size}
+    if held:
+        metadata["nextPollAfter"] = 0
     if polled.cancelled:
         metadata["cancelled"] = polled.cancelled
     return Answer(200, {"jobs": polled.jobs, "metadata": metadata})

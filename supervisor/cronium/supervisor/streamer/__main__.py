@@ -38,7 +38,7 @@ def main() -> int:
     try:
         loop = _loop(settings)
     except (CroniumError, OSError) as error:
-        log.error("the streamer cannot start", error=str(error))
+        log.error("the streamer cannot start", error=str(error))  # noqa: TRY400 - the text says it all, and what to do
         return 1
     signal.signal(signal.SIGTERM, lambda _signal, _frame: loop.request_stop())
     loop.run()

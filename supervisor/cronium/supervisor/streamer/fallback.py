@@ -66,9 +66,10 @@ class HttpFallback:
         """Take nothing up any more; a request that is under way may still be answered. Does not wait."""
         self._ending.set()
 
-    def join(self, timeout_s: float) -> None:
-        """Wait for the thread's end."""
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; False when it did not come in time."""
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         teller = Teller(self._context, _TELL_TIMEOUT_S)

@@ -45,7 +45,8 @@ _MOST_A_ROUND = 32  # messages of one socket
 _TICK_S = 0.05
 _BETWEEN_SYNCS_S = 0.01
 _SLOW_TICK_S = 1.0
-_STOP_S = 0.7
+_STOP_S = 0.6
+_CLOSE_S = 0.2
 
 
 class Loop:
@@ -73,13 +74,13 @@ class Loop:
         self._syncing = False
         self._synced_at_s = self._ticked_at_s = self._slow_at_s = self._beat_at_s = 0.0
         self._heard = False
-        self._stopping = False
+        self._stop_at_s = 0.0  # 0: go on
         self._progress = 0
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
 
     def request_stop(self) -> None:
-        """End after this round; may be called by a signal handler."""
-        self._stopping = True
+        """End as soon as what can be sent at once has gone; may be called by a signal handler."""
+        self._stop_at_s = self._stop_at_s or time.monotonic() + _STOP_S
 
     def run(self) -> None:
         """Work until told to stop."""
@@ -88,7 +89,7 @@ class Loop:
             poller.register(source, zmq.POLLIN)
         _log.info("streamer listens", runtime_dir=self._settings.runtime_dir, spool_bytes=self._spool.disk_bytes)
         try:
-            while not self._stopping:
+            while not self._stop_at_s or (time.monotonic() < self._stop_at_s and not self._outlet.is_quiet()):
                 ready = dict(poller.poll(self._pause_ms()))
                 self._round(ready, time.monotonic())
         finally:
@@ -240,16 +241,10 @@ class Loop:
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
-        self._outlet.pump(time.monotonic())
-        self._outlet.stop(_STOP_S)
-        for frame in _taken(self._events, _SUPERVISOR_HIGH_WATER_MARK):
-            if isinstance(event := event_of(frame), Answered):
-                self._outlet.answered(event, time.monotonic())
-        self._outlet.pump(time.monotonic())
         self._ledger.mark()
-        self._syncer.stop(_STOP_S)
+        if self._outlet.stop(_CLOSE_S) and self._syncer.stop(_CLOSE_S):
+            self._context.destroy(linger=100)  # not while a thread uses it; the process ends anyway
         self._spool.close()
-        self._context.destroy(linger=100)
         _log.info("streamer ends")
 
     def _bound(self, kind: int, name: str, high_water_mark: int) -> zmq.Socket[bytes]:

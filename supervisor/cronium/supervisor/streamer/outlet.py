@@ -101,17 +101,16 @@ class Outlet:
             self._connection, self._away_since_s = None, now_s
             self._replay()
             self._ledger.positions.answers = False
-        _log.warning("websocket away", reason=event.reason, unacknowledged=self._spool.end - self._ledger.low)
+        _log.warning("websocket away", error=event.reason, waiting_bytes=self._spool.end - self._ledger.low)
 
     def tick(self, now_s: float) -> None:
         """See to what depends on time."""
         if self.connected:
             if self._window.overdue(now_s) and self._link is not None:
                 self._link.drop(f"no acknowledgement for {self._settings.ack_timeout_s:g} s")
-        elif self._link is not None and self._fallback is None and self._settings.http_url:
-            if now_s - self._away_since_s >= self._settings.fallback_after_s:
-                _log.warning("log lines go by HTTP, the websocket stays away", away_s=round(now_s - self._away_since_s))
-                self._fallback = HttpFallback(self._context, self._settings)
+        elif self._fallback is None and self._may_fall_back(now_s):
+            _log.warning("log lines go by HTTP, the websocket stays away", away_s=round(now_s - self._away_since_s))
+            self._fallback = HttpFallback(self._context, self._settings)
 
     def notice(self, notice: Notice) -> None:
         """A frame for people who watch: sent now or never."""
@@ -119,18 +118,25 @@ class Outlet:
             start = b'{"type":"%b","id":%d,"payload":' % (notice.type.encode(), self._window.take_id())
             self._link.send(self._connection, start + notice.payload + b"}", binary=False)
 
-    def stop(self, timeout_s: float) -> None:
-        """Close the ways, after what is queued has gone as far as that is quick."""
+    def is_quiet(self) -> bool:
+        """Whether nothing can be sent or acknowledged now."""
+        return not self.connected or (not len(self._window) and self._spool.peek() is None)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Close the ways; False when a thread could not be ended in time."""
         if self._fallback is not None:
             self._fallback.end()
-        if self._link is not None:
-            self._link.stop(timeout_s)
+        return (self._link is None or self._link.stop(timeout_s)) and (self._fallback is None or self._fallback.join(timeout_s))
 
     def _send(self, frame_id: int, batch: Batch) -> bool:
         if self._link is not None and self._connection is not None:
             binary, data = log_frame(frame_id, batch)
             return self._link.send(self._connection, data, binary=binary)
         return self._fallback is not None and self._fallback.send(frame_id, batch)
+
+    def _may_fall_back(self, now_s: float) -> bool:
+        away_s = now_s - self._away_since_s
+        return self._link is not None and bool(self._settings.http_url) and away_s >= self._settings.fallback_after_s
 
     def _replay(self) -> None:
         self._spool.seek(self._window.replay(self._spool.cursor))

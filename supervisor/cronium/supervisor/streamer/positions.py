@@ -259,12 +259,12 @@ class Positions:
             if self._has_grown(track, now_s):
                 self._say(track)
             elif now_s - track.said_at_s >= _REPEAT_S:
-                waits = track.written is not track.synced or track.said_bytes < _TIGHT_BYTES or track.said_lines < UNLIMITED_LINES
-                if track.repeats >= _REPEATS and not (waits and now_s - track.heard_at_s < _QUIET_AFTER_S):
+                waits = self._may_wait(track)
+                if track.repeats < _REPEATS or (waits and now_s - track.heard_at_s < _QUIET_AFTER_S):
+                    self._due[key] = None
+                    track.repeats += 1
+                elif not waits:
                     self._watched.discard(key)
-                    continue
-                self._due[key] = None
-                track.repeats += 1
 
     def is_watching(self) -> bool:
         """Whether `tick` may find something to say."""
@@ -302,6 +302,11 @@ class Positions:
             answers=self.answers,
         )
         return (lines if self.limits.global_lines_per_second or self.limits.lines_per_second else UNLIMITED_LINES), size
+
+    def _may_wait(self, track: Track) -> bool:
+        """Whether its reader may be waiting for something: for safety, for space, for tokens."""
+        rate = track.bucket.rate or self._shared.rate // max(1, self._writers)
+        return track.written is not track.synced or track.said_bytes < _TIGHT_BYTES or track.said_lines < rate // 2
 
     def _has_grown(self, track: Track, now_s: float) -> bool:
         lines, size = self._window(track, now_s)

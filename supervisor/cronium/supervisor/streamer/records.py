@@ -96,8 +96,8 @@ def decode(kind: int, body: bytes) -> Record:
     """The record of a body. Raises RecordError when it is none."""
     try:
         if kind == Kind.BATCH:
-            *fields, after = msgpack.unpackb(body, use_list=False)
-            return Batch(*fields, _position(after))
+            fields = msgpack.unpackb(body, use_list=False)
+            return Batch(*fields[:10], after=_position(fields[10]))
         if kind == Kind.MARK:
             return Mark(*msgpack.unpackb(body))
         name, *fields = msgpack.unpackb(zlib.decompress(body), use_list=False)

@@ -20,7 +20,6 @@ from pathlib import Path
 import structlog
 
 from cronium.common.crypto import Seal
-from cronium.common.messages import Batch
 from cronium.supervisor.streamer.records import Kind, Mark, Record, decode, encode
 from cronium.supervisor.streamer.segment import RECORD_HEADER_BYTES, RawRecord, Segment, SpoolError, create, open_all
 

@@ -26,10 +26,11 @@ class Syncer:
         """Sync a file (the descriptor is closed afterwards), after which everything below `lsn` is safe."""
         self._orders.put((descriptor, lsn))
 
-    def stop(self, timeout_s: float) -> None:
-        """End the thread."""
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; False when it could not be ended in time."""
         self._orders.put(None)
         self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     def _run(self) -> None:
         teller = Teller(self._context, _TELL_TIMEOUT_S)

@@ -85,8 +85,8 @@ class WebSocketLink:
         if (connection := self._connection) is not None:
             connection.break_off(reason)
 
-    def stop(self, timeout_s: float) -> None:
-        """Send what is queued as far as that is quick, close, end the threads."""
+    def stop(self, timeout_s: float) -> bool:
+        """Send what is queued as far as that is quick, close, end the threads; False when one did not end in time."""
         self._stopping.set()
         try:
             self._frames.send_multipart((b"stop", b""), zmq.DONTWAIT)
@@ -96,6 +96,7 @@ class WebSocketLink:
         if self._thread.is_alive():
             self.drop("stopping")
             self._thread.join(timeout_s)
+        return not self._thread.is_alive()
 
     # --- the writing thread -----------------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ class WebSocketLink:
         settings = self._settings
         socket = websocket.WebSocket(enable_multithread=True, skip_utf8_validation=True)
         socket.settimeout(_CONNECT_TIMEOUT_S)
-        socket.connect(
+        socket.connect(  # type: ignore[no-untyped-call]  # websocket-client is typed in part only, here and below
             settings.websocket_url,
             header=[
                 f"Authorization: Bearer {settings.token}",
@@ -147,8 +148,8 @@ class WebSocketLink:
                 f"X-Orchestrator-Id: {settings.orchestrator_id}",
             ],
         )
-        wire = WireSocket(socket.sock)
-        socket.sock = wire
+        wire = WireSocket(socket.sock)  # type: ignore[arg-type]  # it is connected
+        socket.sock = wire  # type: ignore[assignment]  # it has all that websocket-client uses
         connection = _Connection(number, socket, wire, time.monotonic())
         try:
             self._authenticate(socket)
@@ -168,7 +169,7 @@ class WebSocketLink:
         socket.send(orjson.dumps({"type": "authenticate", "payload": payload}), websocket.ABNF.OPCODE_TEXT)
         socket.settimeout(_FIRST_ANSWER_S)
         try:
-            frame = socket.recv_frame()
+            frame = socket.recv_frame()  # type: ignore[no-untyped-call]
         except websocket.WebSocketTimeoutException:
             return
         if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
@@ -235,7 +236,7 @@ class WebSocketLink:
         try:
             while not connection.reason:
                 try:
-                    frame = connection.socket.recv_frame()
+                    frame = connection.socket.recv_frame()  # type: ignore[no-untyped-call]
                 except websocket.WebSocketTimeoutException:
                     continue  # the writer decides when silence is too long
                 connection.heard_at_s = time.monotonic()

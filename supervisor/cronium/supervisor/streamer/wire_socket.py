@@ -22,8 +22,10 @@ class WireSocket:
         self._inner = inner
         self._timeout_s = inner.gettimeout()
         self._ahead = b""
-        self._lock = threading.Lock() if isinstance(inner, ssl.SSLSocket) else contextlib.nullcontext()
-        inner.setblocking(False)  # noqa: FBT003 - the socket module's own signature
+        self._lock: contextlib.AbstractContextManager[object] = (
+            threading.Lock() if isinstance(inner, ssl.SSLSocket) else contextlib.nullcontext()
+        )
+        inner.setblocking(False)
 
     def recv(self, count: int) -> bytes:
         """Up to `count` bytes; empty at the end. Raises TimeoutError, OSError."""

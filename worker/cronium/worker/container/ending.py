@@ -6,6 +6,7 @@ Runs in a worker.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 
 from cronium.common.messages import Outcome, ResultFile, Results, Usage
 from cronium.worker.container.execution import Execution, now_ms
@@ -50,13 +51,14 @@ def _results(execution: Execution) -> Results:
     said = execution.story.results
     if said is not None and said.too_large:
         problems.append(
-            f"the output files hold more than {execution.settings.container.max_results} bytes: not all came back (container.maxResults)"
+            f"the output files hold more than {execution.settings.container.max_results} bytes: not all came back "
+            "(container.maxResults)"
         )
     if said is not None and said.failure is not None:
         problems.append(f"the output files could not be packed: {said.failure}")
     archive = execution.files.results() if execution.files is not None else None
     if archive is not None:
-        with archive:
+        with closing(archive):
             files, damages = read_results(archive, execution.settings.container.max_results + 1)
         problems.extend(damages)
     events = execution.events

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import requests
 from docker import APIClient
@@ -95,7 +95,7 @@ class Engine:
         """The id of an image that is present."""
         with self._told(f"look for image {name}", Reason.ENGINE_ERROR):
             try:
-                return str(self._client.inspect_image(name)["Id"])
+                return str(self._client.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]  # its stub is empty
             except NotFound:
                 return None
 
@@ -125,7 +125,10 @@ class Engine:
         """Make a container; its id. Raises NameTakenError, or ExecutionError (image_missing, create_failed)."""
         with self._told(f"create container {name}", Reason.CREATE_FAILED):
             try:
-                return str(self._client.create_container_from_config(dict(body), name=name)["Id"])
+                made = self._client.create_container_from_config(  # type: ignore[no-untyped-call]  # its stub is empty
+                    dict(body), name=name
+                )
+                return str(made["Id"])
             except ImageNotFound:
                 raise ExecutionError(
                     Reason.IMAGE_MISSING, f"image {body['Image']} is gone: pull or build it again", image=body["Image"]
@@ -221,7 +224,7 @@ class Engine:
             self._client.put_archive(container, folder, archive)
 
     @contextmanager
-    def get(self, container: str, path: str) -> Iterator[IO[bytes] | None]:
+    def get(self, container: str, path: str) -> Iterator[ChunkFile | None]:
         """A file or folder as a tar to be read once; None when it is not there."""
         with self._told("read files of the container", Reason.ENGINE_ERROR):
             try:

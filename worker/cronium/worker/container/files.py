@@ -7,8 +7,9 @@ found out by `probe`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import IO, Protocol
+from typing import Protocol
 
+from cronium.worker.container.results import Readable
 from cronium.worker.executor import Gap, Log
 
 STREAMS = ("stdout", "stderr")
@@ -46,7 +47,7 @@ class Files(Protocol):
     def ended(self) -> None:
         """The container has ended: whatever there is can now be had."""
 
-    def results(self) -> IO[bytes] | None:
+    def results(self) -> Readable | None:
         """The tar of the output directory, to be read once; None when there is none."""
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import structlog
 from inotify_simple import INotify, flags
@@ -20,6 +20,7 @@ from inotify_simple import INotify, flags
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import space
 from cronium.worker.container.files import CREDIT, MAX_STATE_BYTES, SLACK_BYTES, STREAMS, WRITABLE
+from cronium.worker.container.results import Readable
 from cronium.worker.container.spec import FILES_DIR
 from cronium.worker.executor import Gap, Log
 from cronium.worker.launcher import CREDIT_BYTES, Credit, format_credit, parse_credit
@@ -135,7 +136,7 @@ class HostFiles:
         """See `Files`: what there is to read is all there will be."""
         self._queue = deque(STREAMS)
 
-    def results(self) -> IO[bytes] | None:
+    def results(self) -> Readable | None:
         """See `Files`."""
         descriptor = self._files["results"]
         if os.fstat(descriptor).st_size == 0:

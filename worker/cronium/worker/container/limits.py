@@ -5,7 +5,7 @@ Pure. A job that asks for more is refused with every reason at once; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,13 +13,14 @@ from typing import Any
 from cronium.common.config.units import format_duration, format_size
 from cronium.common.job import InvalidJobError, Job, JobProblem, Script, ScriptType
 from cronium.worker.container.settings import Settings
+from cronium.worker.launcher import Interpreter
 
 # The engine itself refuses less than 6 MiB (daemon/daemon_unix.go, linuxMinMemory); the launcher and its small tmpfs need some.
 MIN_MEMORY_BYTES = 16 * 1024 * 1024
 MIN_DISK_BYTES = 1024 * 1024
 MIN_CPU = 0.01
 
-_INTERPRETERS = {ScriptType.BASH: "bash", ScriptType.PYTHON: "python3", ScriptType.NODE: "node"}
+_INTERPRETERS: Mapping[ScriptType, Interpreter] = {ScriptType.BASH: "bash", ScriptType.PYTHON: "python3", ScriptType.NODE: "node"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Plan:
     """A job as it will be run. `image` is what the person or the configuration names; a twin may stand in for it."""
 
     script: Script
-    interpreter: str
+    interpreter: Interpreter
     limits: Limits
     image: str
     network: str

@@ -174,10 +174,10 @@ def _launch_error(facts: Facts) -> ExecutionError:
 
 def _with_memory(facts: Facts, reason: Reason, message: str, code: int | None) -> ExecutionError:
     usage = facts.story.usage
-    details: dict[str, object] = {"exit_code": code, "memory_limit_bytes": facts.plan.limits.memory_bytes}
+    error = ExecutionError(reason, message, exit_code=code, memory_limit_bytes=facts.plan.limits.memory_bytes)
     if usage is not None and usage.peak_memory_bytes is not None:
-        details["peak_memory_bytes"] = usage.peak_memory_bytes
-    return ExecutionError(reason, message, **details)
+        error.details["peak_memory_bytes"] = usage.peak_memory_bytes
+    return error
 
 
 def _signal_name(code: int) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mimetypes
 import tarfile
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Protocol, cast
 
 from cronium.common.messages import ResultFile
 
@@ -20,13 +20,23 @@ MAX_PROBLEMS = 20
 _BAD_TAR = (tarfile.TarError, ValueError, OverflowError, EOFError, IndexError, KeyError, TypeError)
 
 
-def read_results(archive: IO[bytes], max_bytes: int) -> tuple[tuple[ResultFile, ...], tuple[str, ...]]:
+class Readable(Protocol):
+    """What can be read once, from its start."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to `size` bytes; fewer only at the end."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+def read_results(archive: Readable, max_bytes: int) -> tuple[tuple[ResultFile, ...], tuple[str, ...]]:
     """The files, and what people should know. `max_bytes`: of the whole archive, headers and all."""
     files: dict[str, ResultFile] = {}
     problems: list[str] = []
     members = 0
     try:
-        with tarfile.open(fileobj=_Bounded(archive, max_bytes), mode="r|") as tar:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Bounded(archive, max_bytes)), mode="r|") as tar:
             for member in tar:
                 members += 1
                 if members > MAX_FILES * 2:
@@ -77,7 +87,7 @@ def safe_path(name: str) -> str | None:
 class _Bounded:
     """A file that ends after so many bytes, however long it really is."""
 
-    def __init__(self, file: IO[bytes], left: int) -> None:
+    def __init__(self, file: Readable, left: int) -> None:
         self._file, self._left = file, left
 
     def read(self, size: int) -> bytes:

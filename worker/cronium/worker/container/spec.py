@@ -28,7 +28,7 @@ RUN_DIR_SLACK_BYTES = 8 * 1024 * 1024
 _MIB = 1024 * 1024
 _CPU_PERIOD_US = 100_000
 _OOM_SCORE_ADJ = 500  # when the machine runs out of memory, jobs go before supervisor and engine
-_OPEN_FILES = 65_536
+_OPEN_FILES = 4096  # an engine without CAP_SYS_RESOURCE cannot give more than it has itself; all have that
 # The launcher itself says nothing but its own failures there: the job's output goes into the place's files.
 _LOG = {"Type": "local", "Config": {"max-size": "1m", "max-file": "1", "compress": "false"}}
 
