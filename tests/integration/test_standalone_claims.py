@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from peers.standalone_queue import Queue, eventually, lines, running_queue
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from peers.standalone_queue import Queue, eventually, lines, running_queue
 
 from cronium.supervisor.standalone.client import StandaloneError
+from peers.standalone_queue import Queue, eventually, lines, running_queue
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,14 @@ def test_a_job_from_submit_to_its_report(queue: Queue) -> None:
         assert (answer["success"], answer["nextAction"]) == (True, "continue")
         assert queue.job(job_id)["status"] == status
     orchestrator.complete(
-        job_id, "failed", "end", epoch=1, exitCode=3, attempt=2, condition=False, scriptOutput={"x": None},
+        job_id,
+        "failed",
+        "end",
+        epoch=1,
+        exitCode=3,
+        attempt=2,
+        condition=False,
+        scriptOutput={"x": None},
         error={"type": "script", "message": "exit code 3"},
     )
     job = queue.job(job_id)

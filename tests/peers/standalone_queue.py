@@ -118,9 +118,7 @@ class Orchestrator:
 
     def ask(self, method: str, path: str, key: str | None = None, **request: Any) -> requests.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
-        return self.http.request(
-            method, self.queue.ready["apiUrl"] + path, headers=headers, timeout=PATIENCE_S + 10, **request
-        )
+        return self.http.request(method, self.queue.ready["apiUrl"] + path, headers=headers, timeout=PATIENCE_S + 10, **request)
 
     def poll(self, key: str | None = None, **query: Any) -> dict[str, Any]:
         answer = self.ask("GET", "/jobs/queue", key, params=query)
@@ -166,6 +164,10 @@ class Orchestrator:
             connection.close()
 
 
+class SocketClosedError(ConnectionError):
+    """The queue closed the connection."""
+
+
 class LogSocket:
     """The WebSocket of an orchestrator."""
 
@@ -189,7 +191,10 @@ class LogSocket:
         return self._id
 
     def receive(self) -> dict[str, Any]:
-        frame: dict[str, Any] = orjson.loads(self.connection.recv())
+        text = self.connection.recv()
+        if not text:  # so websocket-client tells a close frame
+            raise SocketClosedError
+        frame: dict[str, Any] = orjson.loads(text)
         return frame
 
     def acknowledged(self, number: int) -> dict[str, Any]:

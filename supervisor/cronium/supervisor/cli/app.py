@@ -17,9 +17,13 @@ from cronium.common.config.load import LoadedConfig, load_config
 from cronium.common.config.problems import ConfigError
 from cronium.common.errors import CroniumError
 from cronium.common.logging import configure_logging
+from cronium.supervisor.cli import images
 from cronium.supervisor.cli.config_view import render_problems
+from cronium.supervisor.cli.quickstart import quickstart_command
 
 app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+app.add_typer(images.app, name="images")
+app.command("quickstart", epilog="Example: cronium-supervisor quickstart --keep")(quickstart_command)
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="The YAML file; CRONIUM_CONFIG names it as well.", envvar="CRONIUM_CONFIG")
 ]

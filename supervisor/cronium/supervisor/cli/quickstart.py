@@ -82,7 +82,7 @@ class Result:
     @property
     def why(self) -> str:
         """Why it did not complete, for people."""
-        error = (self.job.get("details") or {}).get("error") or {}
+        error = self.job.get("error") or {}
         return self.problem or str(error.get("message") or f"ended as {self.job.get('status')}. {_SEE_LOG}")
 
 
@@ -149,11 +149,11 @@ def run_jobs(supervisor: OwnSupervisor, console: Console) -> list[Result]:
                 event = happened.get(timeout=_JOB_TIMEOUT_S)
             except queue.Empty:
                 raise FollowError(f"Nothing was heard of {running} job(s) for {_JOB_TIMEOUT_S:.0f} s. {_SEE_LOG}") from None
-            _take(event, results[event.script], console)
             if isinstance(event, Line):
                 progress.update(tasks[event.script], description="running")
             else:
                 progress.remove_task(tasks[event.script])
+            _take(event, results[event.script], console)
     return list(results.values())
 
 
@@ -191,7 +191,7 @@ def results_table(results: Sequence[Result]) -> Table:
             str(result.job.get("executor", "")),
             "" if result.first_line_s is None else f"{1000 * result.first_line_s:.0f} ms",
             "" if result.duration_s is None else f"{result.duration_s:.2f} s",
-            str(result.job.get("exitCode", "")),
+            "" if result.job.get("exitCode") is None else str(result.job["exitCode"]),
             f"[{colour}]{result.job.get('status', 'unknown')}[/]",
         )
     return table

@@ -13,6 +13,7 @@ Every event ends in `_decide`, which looks at the whole state and never at the e
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable
 from dataclasses import replace
@@ -28,6 +29,7 @@ from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Wo
 from cronium.supervisor.core.statements import Statements
 
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
+_LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
 _TICK_S = 1.0
 
 
@@ -41,6 +43,7 @@ class Core:
         self._done_jobs: dict[str, JobRecord] = {}  # in order of their end
         self._ended: dict[str, Ended] = {}
         self._workers: dict[str, Worker] = {}
+        self._holders: dict[str, str] = {}  # the worker that has a job, also while it cleans up after it
         self._statements = Statements(rules, self._random)
         self._poll_key: str | None = None
         self._polling = False
@@ -60,7 +63,7 @@ class Core:
         """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
         for record in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
             if record.state is JobState.DONE:
-                self._done_jobs[record.job_id] = record
+                self._done_jobs[record.job_id] = record.but(place=None)
             elif record.state is JobState.RUNNING:
                 self._jobs[record.job_id] = record.but(state=JobState.READY)
             elif record.state is not JobState.READY:  # nobody cleans up its last place any more: the reaper will
@@ -85,7 +88,7 @@ class Core:
         if not self._polling and not self._poll_blocked:
             due = min(due, max(self._poll_at_s, now.mono_s + 0.01))
         for record in self._jobs.values():
-            if record.state is JobState.WAITING:
+            if record.state is JobState.WAITING and record.place is None:
                 due = min(due, now.mono_s + max(0.01, (record.retry_at_ms - now.unix_ms) / 1000))
         return due
 
@@ -113,11 +116,7 @@ class Core:
             case on.Polled():
                 self._polled(event, now)
             case on.PollFailed():
-                self._polling = False
-                self._poll_failures += 1
-                pause = backoff(self._poll_failures, self._rules.polls.interval_s, self._rules.polls.max_interval_s, self._random)
-                self._poll_at_s = now.mono_s + max(pause, event.retry_after_s or 0.0)
-                self._note("warning", "poll failed", None, error=event.reason, retry_in_s=round(pause, 1))
+                self._poll_failed(event, now)
             case on.Taken():
                 self._taken(event, now)
             case on.Refused():
@@ -136,32 +135,35 @@ class Core:
                 self._lose(job_id, reason, now)
             case on.LeaseUnanswered(job_id):
                 self._renewing.discard(job_id)
-                self._renew_at_s[job_id] = now.mono_s + 1.0
+                if job_id in self._jobs:
+                    self._renew_at_s[job_id] = now.mono_s + _LEAST_RENEW_S
             case on.CancelRequested(job_id):
                 self._cancel(job_id, now)
             case on.WorkerIsReady(name):
                 self._start_failures = 0
                 if worker := self._workers.get(name):
-                    self._workers[name] = replace(worker, ready=True)
+                    self._workers[name] = replace(worker, ready=True, due_s=math.inf)
             case on.WorkerBeats(name, memory_bytes):
                 if worker := self._workers.get(name):
                     self._workers[name] = replace(worker, memory_bytes=memory_bytes)
             case on.WorkerIsIdle():
-                self._worker_idle(event)
+                self._worker_idle(event, now)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
-                if self._holds(event.worker, event.job_id, event.generation):
+                if self._runs(event.worker, event.job_id, event.generation):
                     self._statements.status(event.job_id, event.status, event.percentage, event.message)
             case on.AttemptOver():
                 self._attempt_over(event, now)
             case on.StreamerIsReady():
                 for worker in self._workers.values():
-                    if worker.job_id is not None:
+                    if worker.job_id is not None and self._runs(worker.name, worker.job_id, worker.generation):
                         self._announce(self._jobs[worker.job_id], worker.name)
                 self._statements.summaries_lost()
             case on.SummaryHeard(summary):
-                self._statements.summary(summary)
+                record = self._jobs.get(summary.job_id)
+                if record is not None and record.state is JobState.ENDED:
+                    self._statements.summary(summary)
             case on.DrainRequested():
                 self._draining = True
             case on.CancelAll():
@@ -172,57 +174,83 @@ class Core:
                 pass
 
     def _polled(self, event: on.Polled, now: on.Now) -> None:
+        if event.key != self._poll_key:  # an answer that was given up: the key's other answer brought the same jobs
+            return
         self._polling, self._poll_failures = False, 0
+        for job_id in event.cancelled:
+            self._cancel(job_id, now)
+        if self._draining:  # the key stays: whoever is started next asks with it, and gets the same jobs
+            return
         self._poll_key = None
         self._writes.append(do.PutPollKey(None))
-        self._empty_polls = 0 if event.jobs else self._empty_polls + 1
+        news = sum([self._take_in(job, now) for job in event.jobs])
+        self._empty_polls = 0 if news else self._empty_polls + 1
         self._poll_at_s = now.mono_s + pause_after_poll(
             self._rules.polls,
             empty_polls=self._empty_polls,
             took_s=event.took_s,
-            jobs=len(event.jobs),
+            jobs=news,
             told_s=event.next_after_s,
             jitter=self._random,
         )
-        for job in event.jobs:
-            self._take_in(job, now)
         for job_id in event.cancelled:
             self._cancel(job_id, now)
 
-    def _take_in(self, job: on.QueuedJob, now: on.Now) -> None:
-        """A job from the queue. One that is known is gone on with, or reported again; it never runs anew."""
-        known = self.job(job.job_id)
-        if known is not None and not known.lost:
-            self._note("info", "delivered again", job.job_id, state=known.state.value)
-            if known.state is JobState.DONE:
-                del self._done_jobs[job.job_id]
-                self._put(known.but(state=JobState.ENDED))
+    def _poll_failed(self, event: on.PollFailed, now: on.Now) -> None:
+        if event.key != self._poll_key:
             return
+        self._polling = False
+        self._poll_failures += 1
+        pause = backoff(self._poll_failures, self._rules.polls.interval_s, self._rules.polls.max_interval_s, self._random)
+        self._poll_at_s = now.mono_s + max(pause, event.retry_after_s or 0.0)
+        self._note("warning", "poll failed", None, error=event.reason, retry_in_s=round(pause, 1))
+
+    def _take_in(self, job: on.QueuedJob, now: on.Now) -> bool:
+        """A job from the queue; whether it is news. One that is known is gone on with, or reported again; it never runs anew.
+
+        It is acknowledged again in each case: another host may have had it in between, and only the answer tells its epoch.
+        """
+        known = self.job(job.job_id)
+        if known is not None and known.lost and (known.state is not JobState.DONE or known.place is not None):
+            self._note("info", "delivered again while it is still being stopped here: left to come once more", job.job_id)
+            return False
         self._done_jobs.pop(job.job_id, None)
-        record = JobRecord(job.job_id, job.priority, now.unix_ms, retry=job.retry)
+        if known is not None and (not known.lost or job.job_id in self._ended):
+            self._note("info", "delivered again", job.job_id, state=known.state.value)
+            state = JobState.ENDED if known.state is JobState.DONE else known.state
+            self._put(known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0))
+            return False
+        record = JobRecord(job.job_id, job.priority, now.unix_ms, now.unix_ms, retry=job.retry)
         if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
             record = record.but(generation=known.generation, attempt=known.attempt)
         self._jobs[job.job_id] = record
         self._writes.append(do.PutJob(record, job.payload))
         if job.refusal is not None:
             self._end(record, job.refusal, now)
+        return True
 
     def _taken(self, event: on.Taken, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
         if record is None or kind is None:
             return
         if kind == "acknowledge":
-            changed = record.but(
-                acknowledged=True,
-                lease=event.lease,
-                epoch=event.epoch or record.epoch,
-                next_sequence=event.next_sequence or record.next_sequence,
-            )
-            self._put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
+            self._acknowledged(record, event, now)
         elif kind == "complete":
             self._done(record, now)
             return
         self._obey(event.job_id, event.next_action, now)
+
+    def _acknowledged(self, record: JobRecord, event: on.Taken, now: on.Now) -> None:
+        epoch = max(event.epoch or 0, record.epoch)
+        changed = record.but(acknowledged=True, lease=event.lease or record.lease)
+        if record.state is JobState.RECEIVED or epoch > record.epoch:
+            changed = changed.but(epoch=epoch, next_sequence=event.next_sequence or record.next_sequence)
+        if epoch > record.epoch and record.generation:
+            if record.place is not None and record.state in ACTIVE:  # its output cannot move from one epoch to another
+                self._lose(record.job_id, "another host had it in between", now)
+                return
+            self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+        self._put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
 
     def _refused(self, event: on.Refused, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
@@ -230,7 +258,7 @@ class Core:
             return
         self._note("error", f"{kind} refused for good", event.job_id, error=event.reason)
         if kind == "complete":
-            self._done(record.but(set_aside=event.reason), now)
+            self._done(record.but(set_aside=event.reason, lost=event.gone), now)
         elif event.gone or kind == "acknowledge":
             self._lose(event.job_id, event.reason, now)
 
@@ -267,14 +295,15 @@ class Core:
         elif record.place is None or record.state in (JobState.WAITING, JobState.ENDED):
             self._done(record, now)
 
-    def _worker_idle(self, event: on.WorkerIsIdle) -> None:
+    def _worker_idle(self, event: on.WorkerIsIdle, now: on.Now) -> None:
         worker = self._workers.get(event.worker)
         if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
             return
         self._leave_place(event.job_id, event.generation)
+        del self._holders[event.job_id]
         worker = replace(worker, job_id=None, jobs_done=worker.jobs_done + 1, memory_bytes=event.memory_bytes)
         if worker.jobs_done >= self._rules.recycle_after_jobs or event.memory_bytes > self._rules.recycle_above_bytes:
-            worker = replace(worker, retiring=True)
+            worker = replace(worker, retiring=True, due_s=now.mono_s + self._rules.worker_start_s)
             self._actions.append(do.StopWorkerProcess(worker.name))
         self._workers[worker.name] = worker
 
@@ -287,20 +316,24 @@ class Core:
             self._start_at_s = now.mono_s + backoff(self._start_failures, 0.2, 30.0, self._random)
         if not worker.retiring:
             self._note("warning", "worker died", worker.job_id, worker=worker.name, error=event.reason)
-        record = self._jobs.get(worker.job_id) if worker.job_id is not None else None
+        if worker.job_id is None:
+            return
+        del self._holders[worker.job_id]
+        record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
-            if worker.job_id is not None:  # its attempt was over: what it had not yet removed is the reaper's
-                self._leave_place(worker.job_id, worker.generation)
+            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's
             return
         record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
         if record.deaths > self._rules.max_worker_deaths:
-            self._end(record.but(place=None), _worker_lost(record.deaths, event.reason, now), now)
+            outcome = _cancelled(now) if record.cancelled else _worker_lost(record.deaths, event.reason, now)
+            self._end(record.but(place=None), outcome, now)
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
-        if not self._holds(event.worker, event.job_id, event.generation):
+        worker = self._workers.get(event.worker)
+        if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
             return
-        record = self._jobs[event.job_id]
-        if record.state is JobState.RUNNING:
+        if self._runs(event.worker, event.job_id, event.generation):
+            record = self._jobs[event.job_id]
             decision = decide_retry(record, event.outcome)
             if record.lost:
                 self._done(record, now)
@@ -353,19 +386,24 @@ class Core:
             self._writes.append(do.PutEnded(record.job_id, ended))
         self._statements.forget(record.job_id)
         self._renew_at_s.pop(record.job_id, None)
+        self._renewing.discard(record.job_id)
         self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def _cancel_at_worker(self, record: JobRecord) -> None:
-        for worker in self._workers.values():
-            if (worker.job_id, worker.generation) == (record.job_id, record.generation):
-                self._actions.append(do.CancelAt(worker.name, record.job_id, record.generation))
+        self._actions.append(do.CancelAt(self._holders[record.job_id], record.job_id, record.generation))
 
     def _announce(self, record: JobRecord, worker: str) -> None:
         self._actions.append(do.AnnounceWriter(record.job_id, worker, record.epoch, record.generation, record.next_sequence))
 
-    def _holds(self, worker: str, job_id: str, generation: int) -> bool:
-        known = self._workers.get(worker)
-        return known is not None and (known.job_id, known.generation) == (job_id, generation) and job_id in self._jobs
+    def _runs(self, worker: str, job_id: str, generation: int) -> bool:
+        """Whether this worker runs this attempt, as far as we know."""
+        record = self._jobs.get(job_id)
+        return (
+            record is not None
+            and record.state is JobState.RUNNING
+            and record.generation == generation
+            and self._holders.get(job_id) == worker
+        )
 
     def _note(self, level: str, message: str, job_id: str | None, **details: object) -> None:
         self._actions.append(do.Note(level, message, job_id, tuple(details.items())))
@@ -407,6 +445,9 @@ class Core:
         fresh = record.generation == 0 and record.next_sequence <= 1
         record = self._put(record.but(state=JobState.RUNNING, attempt=attempt, generation=record.generation + 1, place=place))
         self._workers[worker.name] = replace(worker, job_id=record.job_id, generation=record.generation)
+        self._holders[record.job_id] = worker.name
+        if not adopt:
+            self._statements.new_attempt(record.job_id)
         self._announce(record, worker.name)
         self._actions.append(
             do.DispatchTo(worker.name, record.job_id, attempt, record.generation, record.epoch, place, fresh=fresh, adopt=adopt)
@@ -416,20 +457,27 @@ class Core:
 
     def _keep_workers(self, now: on.Now) -> None:
         """Have a worker for each slot, and the spare ones. After failed starts, one at a time."""
-        for worker in self._workers.values():
-            if not worker.ready and now.mono_s - worker.started_s > self._rules.worker_start_s:
-                self._actions.append(do.KillWorker(worker.name, "was not ready in time"))
-        if self._draining or now.mono_s < self._start_at_s:
+        for worker in [w for w in self._workers.values() if now.mono_s > w.due_s]:
+            self._actions.append(do.KillWorker(worker.name, "did not leave in time" if worker.ready else "was not ready in time"))
+            self._workers[worker.name] = replace(worker, due_s=now.mono_s + self._rules.worker_start_s)
+        if now.mono_s < self._start_at_s:
             return
-        wanted = self._rules.max_concurrent + self._rules.spare_workers
-        missing = wanted - sum(1 for w in self._workers.values() if not w.retiring)
+        missing = self._wanted_workers() - sum(1 for w in self._workers.values() if not w.retiring)
         if self._start_failures and any(not w.ready for w in self._workers.values()):
             return
         for _ in range(min(missing, 1) if self._start_failures else missing):
             name = f"worker-{self._next_number}"
-            self._workers[name] = Worker(name, self._next_number, now.mono_s)
+            self._workers[name] = Worker(name, self._next_number, now.mono_s + self._rules.worker_start_s)
             self._actions.append(do.StartWorker(name, self._next_number))
             self._next_number += 1
+
+    def _wanted_workers(self) -> int:
+        """One for each slot, and for each place that is to be taken over; while draining only as many as there is work for."""
+        placed = sum(1 for r in self._jobs.values() if r.place is not None and r.state in ACTIVE)
+        wanted = max(self._rules.max_concurrent, placed) + self._rules.spare_workers
+        if self._draining:
+            return min(wanted, sum(1 for r in self._jobs.values() if r.state is not JobState.ENDED))
+        return wanted
 
     def _renew_leases(self, now: on.Now) -> None:
         for record in self._jobs.values():
@@ -439,7 +487,7 @@ class Core:
             due = self._renew_at_s.get(record.job_id)
             if due is None:
                 life_s = max(0.0, (lease.expires_ms - now.unix_ms) / 1000)
-                due = self._renew_at_s[record.job_id] = now.mono_s + life_s * (1 - _RENEW_AT)
+                due = self._renew_at_s[record.job_id] = now.mono_s + max(life_s * (1 - _RENEW_AT), _LEAST_RENEW_S)
             if now.mono_s >= due:
                 self._renewing.add(record.job_id)
                 percentage, message = self._statements.progress(record.job_id)
@@ -449,14 +497,14 @@ class Core:
         """Ask for as many jobs as there are free slots; not while too many reports wait for a backend that takes none."""
         active = sum(1 for r in self._jobs.values() if r.state in ACTIVE)
         free = self._rules.max_concurrent - active
-        self._poll_blocked = self._draining or (free <= 0 and self._poll_key is None) or len(self._jobs) >= self._rules.most_jobs
+        self._poll_blocked = self._draining or free <= 0 or len(self._jobs) >= self._rules.most_jobs
         if self._polling or self._poll_blocked or now.mono_s < self._poll_at_s:
             return
         if self._poll_key is None:
             self._poll_key = f"{self._random.getrandbits(128):032x}"
             self._writes.append(do.PutPollKey(self._poll_key))
         self._polling = True
-        self._actions.append(do.Poll(self._poll_key, max(1, min(free, self._rules.batch_size)), self._rules.polls.wait_s))
+        self._actions.append(do.Poll(self._poll_key, min(free, self._rules.batch_size), self._rules.polls.wait_s))
 
     def _prune(self, now: on.Now) -> None:
         """Forget the oldest of those that are done: too old, or too many."""

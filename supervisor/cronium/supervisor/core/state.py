@@ -50,13 +50,14 @@ class JobRecord:
 
     `attempt` and `generation` count from 1 once dispatched (0 before). `place` is the name of the current attempt's place, None
     when there is none. `deaths`: workers lost in this attempt. `extra_attempts`: asked for by the backend. `lost`: another
-    host has the job, so no report is owed. `acknowledged`: the backend knows that we have it. `set_aside`: why the backend
-    refused its report for good.
+    host has the job, so no report is owed. `delivered_ms`: when the queue last brought it; `acknowledged`: the backend knows
+    that we have it since then. `set_aside`: why the backend refused its report for good.
     """
 
     job_id: str
     priority: int
     received_ms: int
+    delivered_ms: int = 0
     state: JobState = JobState.RECEIVED
     retry: RetryRule = RetryRule()
     epoch: int = 1
@@ -81,11 +82,14 @@ class JobRecord:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What is known of a worker process. `job_id` and `generation` while it has a job, `ready` once it has said so."""
+    """What is known of a worker process. `job_id` and `generation` while it has a job, `ready` once it has said so.
+
+    `due_s` (monotonic): when it is to be ready, or to be gone, at the latest.
+    """
 
     name: str
     number: int
-    started_s: float
+    due_s: float
     ready: bool = False
     retiring: bool = False
     job_id: str | None = None

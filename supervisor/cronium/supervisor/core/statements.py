@@ -57,6 +57,12 @@ class Statements:
         line.percentage = percentage if percentage is not None else line.percentage
         line.message = message if message is not None else line.message
 
+    def new_attempt(self, job_id: str) -> None:
+        """What was said of the last attempt is over."""
+        if line := self._lines.get(job_id):
+            line.status = line.percentage = line.message = None
+            line.changed = False
+
     def progress(self, job_id: str) -> tuple[float | None, str | None]:
         """What the script last said of its progress."""
         line = self._lines.get(job_id)
@@ -113,7 +119,8 @@ class Statements:
                 self._due_s = min(self._due_s, line.not_before_s)
                 continue
             if not record.acknowledged:
-                out.append(do.Acknowledge(record.job_id, self._send(line, "acknowledge", _key(record.job_id, "acknowledge", 0))))
+                key = _key(record.job_id, "acknowledge", record.delivered_ms)
+                out.append(do.Acknowledge(record.job_id, self._send(line, "acknowledge", key)))
             elif record.state is JobState.ENDED:
                 out.extend(self._complete(line, record, ended[record.job_id], now))
             elif record.state is JobState.RUNNING and line.status is not None:
@@ -127,7 +134,7 @@ class Statements:
                 return []
             line.asked_s = now.mono_s
             return [do.Summarize(record.job_id, record.epoch)]
-        key = self._send(line, "complete", _key(record.job_id, "complete", record.received_ms))
+        key = self._send(line, "complete", _key(record.job_id, "complete", record.received_ms, record.epoch))
         return [do.SayComplete(record.job_id, key, record.epoch, ended.attempt, ended.outcome, line.summary)]
 
     def _status(self, line: _Line, record: JobRecord, now: Now, interval_s: float) -> list[do.Action]:
@@ -138,7 +145,7 @@ class Statements:
         line.changed, line.said_s = False, now.mono_s
         line.count += 1
         assert line.status is not None  # noqa: S101 - asked by the caller
-        key = self._send(line, "status", _key(record.job_id, f"status-{self._run}", line.count))
+        key = self._send(line, "status", _key(record.job_id, f"status-{self._run}", record.received_ms, line.count))
         return [do.SayStatus(record.job_id, key, record.epoch, line.status, record.attempt, line.percentage, line.message)]
 
     @staticmethod
@@ -150,6 +157,6 @@ class Statements:
         return self._lines.setdefault(job_id, _Line())
 
 
-def _key(job_id: str, kind: str, number: int) -> str:
-    """An Idempotency-Key: the same whenever the same statement is made."""
-    return hashlib.sha256(f"{job_id}\0{kind}\0{number}".encode()).hexdigest()[:32]
+def _key(job_id: str, kind: str, *numbers: int) -> str:
+    """An Idempotency-Key: the same whenever the same statement is made, and never for another one."""
+    return hashlib.sha256("\0".join((job_id, kind, *map(str, numbers))).encode()).hexdigest()[:32]

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterator, Sequence
 
 import requests
 from docker import DockerClient
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 from cronium.common.job import ScriptType
 
@@ -82,6 +82,8 @@ def _choose(endpoint: str) -> Chosen:
                 client.images.get_registry_data(image)
         finally:
             client.close()
+    except APIError as error:
+        return Chosen(Family.DEBIAN, f"the engine cannot get {image}: {error.explanation}")
     except (DockerException, requests.RequestException) as error:
         return Chosen(Family.DEBIAN, f"the engine cannot get {image}: {error}")
     return Chosen(Family.ALPINE, f"the engine can get {image}")

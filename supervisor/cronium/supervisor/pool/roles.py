@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-_YOUNG_S = 10.0  # a role that lived longer is started again without a pause
+_YOUNG_S = 2.0  # a role that lived longer is started again without a pause
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _log = structlog.get_logger()

@@ -115,12 +115,10 @@ def acknowledge(job: Job, sender: Sender, now_ms: int, lease_ms: int) -> Job | R
         return refusal
     if job.ended:
         return _ended(job)
-    return replace(
-        job,
-        acknowledged=True,
-        status=job.reached or Status.ACKNOWLEDGED,
-        lease_ms=max(job.lease_ms or 0, now_ms + lease_ms),
-    )
+    until_ms = now_ms + lease_ms
+    if job.acknowledged and job.lease_ms is not None:  # said again: a lease that was renewed meanwhile is not cut short
+        until_ms = max(until_ms, job.lease_ms)
+    return replace(job, acknowledged=True, status=job.reached or Status.ACKNOWLEDGED, lease_ms=until_ms)
 
 
 def renew(job: Job, sender: Sender, token: str, now_ms: int, extension_ms: int) -> Job | Refusal:

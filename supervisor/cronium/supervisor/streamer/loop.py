@@ -87,6 +87,7 @@ class Loop:
         poller = zmq.Poller()
         for source in (self._output, self._said, self._supervisor, self._events, self._wake):
             poller.register(source, zmq.POLLIN)
+        self._tell(StreamerReady(os.getpid()))  # also if the supervisor speaks first: it does not know us yet
         _log.info("streamer listens", runtime_dir=self._settings.runtime_dir, spool_bytes=self._spool.disk_bytes)
         try:
             while not self._stop_at_s or (time.monotonic() < self._stop_at_s and not self._outlet.is_quiet()):
@@ -168,7 +169,7 @@ class Loop:
                 case Synced(lsn=lsn, error=error):
                     self._synced(lsn, error)
                 case Up() as event:
-                    self._outlet.up(event)
+                    self._outlet.up(event, now_s)
                 case Down() as event:
                     self._outlet.down(event, now_s)
                 case Cancelled(job_id=job_id):

@@ -6,18 +6,22 @@ from the same cursor, until it is back. What was on its way when a way ended is 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import structlog
 import zmq
 
 from cronium.common.messages import Batch, Notice
 from cronium.supervisor.streamer.ackwindow import AckWindow, Entry
-from cronium.supervisor.streamer.fallback import HttpFallback
 from cronium.supervisor.streamer.frames import log_frame
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.settings import StreamerSettings
 from cronium.supervisor.streamer.spool import Spool
 from cronium.supervisor.streamer.transport import Answered, Down, Up
 from cronium.supervisor.streamer.websocket import WebSocketLink
+
+if TYPE_CHECKING:
+    from cronium.supervisor.streamer.fallback import HttpFallback
 
 _log = structlog.get_logger()
 
@@ -41,7 +45,8 @@ class Outlet:
         self._link = WebSocketLink(context, settings) if settings.websocket_url else None
         self._fallback: HttpFallback | None = None
         self._connection: int | None = None
-        self._away_since_s = now_s
+        self._away_since_s = self._up_at_s = now_s
+        self._proven = False  # whether this connection has acknowledged anything
         self._refused_jobs: dict[str, None] = {}
         self.frames_sent = self.frames_acknowledged = self.lines_refused = self.reconnects = 0
         ledger.positions.answers = self._link is None
@@ -78,15 +83,16 @@ class Outlet:
         if entry is None:
             return
         self.frames_acknowledged += 1
+        self._proven = True
         if not event.success:
             self._set_aside(entry, event.error)
         self._ledger.settled((entry.job_id, entry.epoch), entry.size, entry.disk_bytes, now_s)
         if self._fallback is not None:
             self._ledger.positions.answers = True
 
-    def up(self, event: Up) -> None:
+    def up(self, event: Up, now_s: float) -> None:
         """The WebSocket is there (again): everything that is not acknowledged goes over it."""
-        self._connection = event.connection
+        self._connection, self._up_at_s, self._proven = event.connection, now_s, False
         self.reconnects += event.connection > 1
         _log.info("websocket connected", unacknowledged=len(self._window))
         if self._fallback is not None:
@@ -98,7 +104,9 @@ class Outlet:
     def down(self, event: Down, now_s: float) -> None:
         """The WebSocket is gone, or could not be had."""
         if self._connection is not None:
-            self._connection, self._away_since_s = None, now_s
+            self._connection = None
+            if self._proven or now_s - self._up_at_s >= self._settings.fallback_after_s:
+                self._away_since_s = now_s  # one that only let us in and out again was never there
             self._replay()
             self._ledger.positions.answers = False
         _log.warning("websocket away", error=event.reason, waiting_bytes=self._spool.end - self._ledger.low)
@@ -110,6 +118,9 @@ class Outlet:
                 self._link.drop(f"no acknowledgement for {self._settings.ack_timeout_s:g} s")
         elif self._fallback is None and self._may_fall_back(now_s):
             _log.warning("log lines go by HTTP, the websocket stays away", away_s=round(now_s - self._away_since_s))
+            # Imported when it is needed, which is hardly ever: it would take half of the time of a restart.
+            from cronium.supervisor.streamer.fallback import HttpFallback  # noqa: PLC0415
+
             self._fallback = HttpFallback(self._context, self._settings)
 
     def notice(self, notice: Notice) -> None:

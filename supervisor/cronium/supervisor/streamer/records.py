@@ -97,7 +97,8 @@ def decode(kind: int, body: bytes) -> Record:
     try:
         if kind == Kind.BATCH:
             fields = msgpack.unpackb(body, use_list=False)
-            return Batch(*fields[:10], after=_position(fields[10]))
+            job_id, worker, epoch, generation, run, first, lines, payload, compressed, size, after = fields
+            return Batch(job_id, worker, epoch, generation, run, first, lines, payload, compressed, size, _position(after))
         if kind == Kind.MARK:
             return Mark(*msgpack.unpackb(body))
         name, *fields = msgpack.unpackb(zlib.decompress(body), use_list=False)

@@ -9,11 +9,14 @@ import dataclasses
 import typing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgpack
 
-from cronium.common.config.model import Logging
 from cronium.common.errors import CroniumError
+
+if TYPE_CHECKING:  # the model brings pydantic along, which the streamer's own process does not need
+    from cronium.common.config.model import Logging
 
 
 class SettingsError(CroniumError):

@@ -75,11 +75,11 @@ class Tail:
             self._stdout.clear()
         if self._stderr_bytes >= LIMIT_BYTES:
             self._stderr.clear()
-        while self._oldest_is_needless():
-            self._take_oldest()
+        self._drop_needless()
         if len(self._kept) > _MOST_KEPT or self._payload_bytes > _MOST_KEPT_BYTES or self._one_floods():
             while len(self._kept) > _MOST_KEPT // 2 or self._payload_bytes > _MOST_KEPT_BYTES // 2 or self._one_floods():
                 self._decode_oldest()
+                self._drop_needless()
 
     def texts(self) -> tuple[bytes, bytes]:
         """The end of stdout and stderr, UTF-8 and whole characters, at most `LIMIT_BYTES` each."""
@@ -90,13 +90,13 @@ class Tail:
             stderr.append(err)
         return _end_of(b"".join(stdout)), _end_of(b"".join(stderr))
 
-    def _oldest_is_needless(self) -> bool:
-        if not self._kept:
-            return False
-        oldest = self._kept[0]
-        return (not oldest.stdout_bytes or self._stdout_bytes - oldest.stdout_bytes >= LIMIT_BYTES) and (
-            not oldest.stderr_bytes or self._stderr_bytes - oldest.stderr_bytes >= LIMIT_BYTES
-        )
+    def _drop_needless(self) -> None:
+        """Drop the oldest batches as far as no stream needs them."""
+        while self._kept:
+            out, err = self._kept[0].stdout_bytes, self._kept[0].stderr_bytes
+            if (out and self._stdout_bytes - out < LIMIT_BYTES) or (err and self._stderr_bytes - err < LIMIT_BYTES):
+                return
+            self._take_oldest()
 
     def _one_floods(self) -> bool:
         """Whether the oldest batch holds text that its stream no longer needs; that of the other one is kept decoded."""

@@ -26,7 +26,6 @@ from cronium.supervisor.streamer.wire_socket import WireSocket
 _log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 10.0
-_FIRST_ANSWER_S = 2.0  # a backend that does not acknowledge `authenticate` is taken at its silence
 _PING_GRACE_S = 10.0
 _TELL_TIMEOUT_S = 5.0
 _CLOSE_TIMEOUT_S = 0.3
@@ -35,10 +34,6 @@ _FRAMES = "inproc://frames"
 _ORDERS = "inproc://orders"  # of the reader to the writer: a pong to send, or that the connection is broken
 _TO_WRITER_HIGH_WATER_MARK = 64
 _PONG, _BROKEN = b"p", b"x"
-
-
-class RefusedError(Exception):
-    """The backend does not let us in."""
 
 
 @dataclass(slots=True)
@@ -115,7 +110,7 @@ class WebSocketLink:
                 number, served_s = number + 1, 0.0
                 try:
                     connection = self._connect(number)
-                except (OSError, websocket.WebSocketException, RefusedError, ValueError) as error:
+                except (OSError, websocket.WebSocketException, ValueError) as error:
                     reason = f"{type(error).__name__}: {error}"
                 else:
                     began_s = time.monotonic()
@@ -135,7 +130,7 @@ class WebSocketLink:
             teller.close()
 
     def _connect(self, number: int) -> _Connection:
-        """A connection on which we are authenticated. Raises OSError, WebSocketException, RefusedError."""
+        """A connection on which we have said who we are. Raises OSError, WebSocketException."""
         settings = self._settings
         socket = websocket.WebSocket(enable_multithread=True, skip_utf8_validation=True)
         socket.settimeout(_CONNECT_TIMEOUT_S)
@@ -160,6 +155,7 @@ class WebSocketLink:
         return connection
 
     def _authenticate(self, socket: websocket.WebSocket) -> None:
+        """Say who we are. The answer is not waited for: not every backend gives one, and the reader sees a refusal."""
         payload = {
             "token": self._settings.token,
             "orchestratorId": self._settings.orchestrator_id,
@@ -167,19 +163,6 @@ class WebSocketLink:
             "encodings": ["gzip"],
         }
         socket.send(orjson.dumps({"type": "authenticate", "payload": payload}), websocket.ABNF.OPCODE_TEXT)
-        socket.settimeout(_FIRST_ANSWER_S)
-        try:
-            frame = socket.recv_frame()  # type: ignore[no-untyped-call]
-        except websocket.WebSocketTimeoutException:
-            return
-        if frame.opcode == websocket.ABNF.OPCODE_CLOSE:
-            raise RefusedError(f"the backend closed the connection at authentication ({_close_reason(frame.data)})")
-        if frame.opcode == websocket.ABNF.OPCODE_TEXT:
-            answer = _answer(frame.data)
-            if answer is not None and answer[1] is False:
-                raise RefusedError(
-                    f"the backend does not take our token: {answer[2] or 'no reason given'}; check CRONIUM_SERVICE_TOKEN"
-                )
 
     def _serve(self, connection: _Connection, frames: zmq.Socket[bytes], orders: zmq.Socket[bytes], teller: Teller) -> None:
         """Write until the connection is no more."""
@@ -287,7 +270,9 @@ def _hear(message: bytes, connection: _Connection, teller: Teller) -> None:
     if answer is not None:
         frame_id, success, error = answer
         if frame_id is None and not success:
-            connection.break_off(f"the backend refuses us: {error}")
+            connection.break_off(
+                f"the backend does not take our token ({error or 'no reason given'}): check CRONIUM_SERVICE_TOKEN"
+            )
         elif frame_id is not None:
             teller.tell(Answered(frame_id, success, error))
         return

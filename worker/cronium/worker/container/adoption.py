@@ -12,14 +12,13 @@ from collections.abc import Iterator
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import ContainerState
 from cronium.worker.container.execution import Execution, now_ms
+from cronium.worker.container.host_files import HostFiles
 from cronium.worker.container.moments import engine_ms
 from cronium.worker.container.spec import LABEL_FILES
 from cronium.worker.executor import Update
 
 _BOUND_S = 15.0  # an orphaned launcher leaves after 80-250 ms; on a machine that is busy it may take longer
 _LOOK_S = 0.02
-_PATIENCE_S = 300.0  # dockerd may be restarting at the same time
-_MAX_PAUSE_S = 5.0
 
 
 def adopt(execution: Execution) -> Iterator[Update]:
@@ -27,68 +26,55 @@ def adopt(execution: Execution) -> Iterator[Update]:
     if not execution.attempt.adopt:
         return
     yield from ()
-    found = _patiently(execution)
+    found = execution.ask_patiently(lambda: execution.engine.state(execution.attempt.place))
     if found is None:
         _nothing_there(execution)
         return
     kind = found.labels.get(LABEL_FILES, "host")
     try:
-        execution.files = execution.open_files(kind, found)
+        execution.files = execution.open_files(kind)
     except FileNotFoundError:
         _discard(execution)  # made by a late request of a dead worker; its files were never there, so it was never fed
         return
     found = _until_clear(execution, found)
     if found.running and not execution.story.over:
-        execution.ask(lambda: execution.engine.kill(execution.attempt.place, "SIGKILL"))
-        _read_story(execution)
+        found = _destroy(execution, found)
     if not execution.story.begun:
         _discard(execution)
         return
     _go_on(execution, found)
 
 
-def _patiently(execution: Execution) -> ContainerState | None:
-    """The container, asked for until the engine answers."""
-    engine, place = execution.engine, execution.attempt.place
-    give_up_s, pause_s = time.monotonic() + _PATIENCE_S, 0.1
-    while True:
-        try:
-            return execution.ask(lambda: engine.state(place))
-        except ExecutionError as error:
-            if error.reason is not Reason.ENGINE_DOWN or time.monotonic() > give_up_s:
-                raise
-        execution.engine_was_away = True
-        execution.control.wait((), pause_s)
-        pause_s = min(_MAX_PAUSE_S, pause_s * 2)
-
-
 def _nothing_there(execution: Execution) -> None:
-    """No container: never made, or somebody has removed it. Which one, its files know."""
-    began = any(execution.offsets.values())
+    """No container: never made, or somebody has removed it. Which one, the files that it left know."""
+    place = execution.attempt.place
+    began = any(execution.offsets.values()) or execution.ask_patiently(lambda: execution.engine.has_volume(place))
     try:
-        execution.files = execution.open_files(execution.kind_left_behind(), None)
+        execution.files = execution.open_files(HostFiles.kind)
     except FileNotFoundError:
         pass
     else:
         _read_story(execution)
-        began = began or execution.story.begun or execution.files.kind != "host"
+        began = began or execution.story.begun
     if not began:
         execution.forget()
-        return
-    if execution.story.drained is None:
+    elif execution.story.drained is not None:
+        execution.container = place  # it had ended, and all that it said is here
+    else:
         execution.let_go()
         raise ExecutionError(
             Reason.PLACE_VANISHED,
             "the job had been started, and its container is gone: look who removes containers (`docker events`)",
-            place=execution.attempt.place,
+            place=place,
         )
-    execution.container = execution.attempt.place  # it had ended: what it said is all here
 
 
 def _until_clear(execution: Execution, found: ContainerState) -> ContainerState:
     engine, place = execution.engine, execution.attempt.place
     give_up_s = time.monotonic() + _BOUND_S
     while True:
+        if not found.running:
+            _fetch(execution)
         _read_story(execution)
         if execution.story.over or not found.running or time.monotonic() > give_up_s:
             return found
@@ -97,13 +83,32 @@ def _until_clear(execution: Execution, found: ContainerState) -> ContainerState:
         if again is None:
             return found
         found = again
-        if not found.running and execution.files is not None:
-            execution.files.ended()
 
 
 def _read_story(execution: Execution) -> None:
     while execution.files is not None and (data := execution.files.news("state")):
         execution.story.feed(data)
+
+
+def _fetch(execution: Execution) -> None:
+    if execution.files is not None:
+        execution.ask(execution.files.fetch)
+
+
+def _destroy(execution: Execution, found: ContainerState) -> ContainerState:
+    """End a launcher that neither starts nor leaves, and read once more what it said."""
+    engine, place = execution.engine, execution.attempt.place
+    execution.ask(lambda: engine.kill(place, "SIGKILL"))
+    give_up_s = time.monotonic() + _BOUND_S
+    while found.running and time.monotonic() < give_up_s:
+        execution.control.wait((), _LOOK_S)
+        again = execution.ask(lambda: engine.state(place))
+        if again is None:
+            break
+        found = again
+    _fetch(execution)
+    _read_story(execution)
+    return found
 
 
 def _discard(execution: Execution) -> None:
@@ -119,5 +124,3 @@ def _go_on(execution: Execution, found: ContainerState) -> None:
         execution.stream = execution.ask(lambda: execution.engine.attach(found.container_id, stdin=False))
     else:
         execution.fate = found
-        if execution.files is not None:
-            execution.files.ended()

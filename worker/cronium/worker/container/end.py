@@ -34,6 +34,7 @@ class End:
         self._next_s = 0.0
         self._drained_s: float | None = None
         self.known = execution.fate is not None
+        self.known_s = time.monotonic()
 
     def descriptors(self) -> tuple[int, ...]:
         """Readable when something has changed."""
@@ -60,6 +61,7 @@ class End:
         if not (self.known or self._stream_is_there() or self._inspect.out or self._attach.out) and now_s >= self._next_s:
             engine, container = self._execution.engine, self._execution.container
             self._inspect.send(lambda: engine.state(container))
+        self.known_s = now_s
         return self.known
 
     def close(self) -> None:

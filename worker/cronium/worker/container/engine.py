@@ -6,11 +6,13 @@ with a reason and a next step; a 404 where absence is an answer is an answer. No
 
 from __future__ import annotations
 
+import tarfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 
 import requests
 from docker import APIClient
@@ -18,9 +20,10 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from cronium.common.config.model import Docker
 from cronium.common.errors import ExecutionError, Reason
-from cronium.worker.container.stream import Feeder, Stream
+from cronium.worker.container.stream import STDOUT, Feeder, Stream
 
 _READ = 256 * 1024
+_MAX_SAID = 64 * 1024
 
 
 class NameTakenError(Exception):
@@ -223,22 +226,45 @@ class Engine:
         with self._told("write files into the container", Reason.CREATE_FAILED):
             self._client.put_archive(container, folder, archive)
 
-    @contextmanager
-    def get(self, container: str, path: str) -> Iterator[ChunkFile | None]:
-        """A file or folder as a tar to be read once; None when it is not there."""
-        with self._told("read files of the container", Reason.ENGINE_ERROR):
+    def copy_out(self, container: str, path: str, skip: int, most: int, target: IO[bytes]) -> int | None:
+        """Append bytes `skip` to `skip + most` of a plain file to `target`; the file's size, None when there is none.
+
+        It comes as a tar from its first byte on: there is no other way to a file of a container that has ended.
+        """
+        with self._told("read a file of the container", Reason.ENGINE_ERROR):
             try:
                 chunks, _ = self._client.get_archive(container, path, chunk_size=_READ)
             except NotFound:
-                yield None
-                return
-            yield ChunkFile(chunks)
+                return None
+            with tarfile.open(fileobj=cast("IO[bytes]", ChunkFile(chunks)), mode="r|") as tar:
+                member = tar.next()
+                content = tar.extractfile(member) if member is not None and member.isreg() else None
+                if member is None or content is None:
+                    return None
+                _copy(content, target, skip, min(most, member.size - skip))
+                return member.size
 
     def execute(self, container: str, command: list[str], user: str, *, stdin: bool = False) -> Stream:
         """Run a command in a running container; the connection to it."""
         with self._told("run a command in the container", Reason.ENGINE_ERROR):
             made = self._client.exec_create(container, command, stdin=stdin, stdout=True, stderr=True, user=user)
             return Stream(self._client.exec_start(made["Id"], socket=True))
+
+    def run(self, container: str, command: list[str], user: str) -> bytes:
+        """Run a command in a running container to its end (at most the engine's timeout); its stdout, at most 64 KiB."""
+        stream = self.execute(container, command, user)
+        said = b""
+        deadline_s = time.monotonic() + self._docker.timeout
+        try:
+            while not stream.ended and len(said) < _MAX_SAID and time.monotonic() < deadline_s:
+                piece = stream.take(_READ)
+                if piece is None:
+                    stream.wait(0.5)
+                elif piece[0] == STDOUT:
+                    said += piece[1]
+        finally:
+            stream.close()
+        return said
 
     # --- networks and volumes ------------------------------------------------------------------------------------------------
 
@@ -313,7 +339,7 @@ class Engine:
                 f"could not {doing}: {error.explanation or error}; see the engine's log",
                 status=error.status_code,
             ) from error
-        except (DockerException, requests.RequestException, OSError) as error:
+        except (DockerException, requests.RequestException, OSError, tarfile.TarError) as error:
             raise ExecutionError(
                 Reason.ENGINE_DOWN,
                 f"could not {doing}: the Docker engine at {self._docker.endpoint} does not answer ({_short(error)}): "
@@ -339,6 +365,14 @@ class ChunkFile:
         whole = b"".join(parts)
         self._rest = whole[size:]
         return whole[:size]
+
+
+def _copy(source: IO[bytes], target: IO[bytes], skip: int, length: int) -> None:
+    while skip > 0 and (data := source.read(min(_READ, skip))):
+        skip -= len(data)
+    while length > 0 and (data := source.read(min(_READ, length))):
+        target.write(data)
+        length -= len(data)
 
 
 def split_reference(name: str) -> tuple[str, str | None]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import ContainerState, Engine
+from cronium.worker.container.engine_files import EngineFiles
 from cronium.worker.container.events import Events
 from cronium.worker.container.files import STREAMS, Files
 from cronium.worker.container.host_files import HostFiles
@@ -24,6 +25,8 @@ from cronium.worker.container.stream import Stream
 from cronium.worker.executor import Attempt, Control
 
 T = TypeVar("T")
+_PATIENCE_S = 300.0
+_MAX_PAUSE_S = 5.0
 CALL_SLACK_S = 5.0  # a call's own deadline is the engine's; this is for the thread around it
 
 
@@ -50,6 +53,7 @@ class Execution:
     engine_was_away: bool = False
     fate: ContainerState | None = None
     started_ms: int = 0
+    ended_ms: int = 0
     began_s: float = 0.0
     peak_cpu_percent: float | None = None
     offsets: dict[str, int] = field(default_factory=dict)
@@ -82,14 +86,26 @@ class Execution:
                 Reason.ENGINE_DOWN, f"the Docker engine did not answer within {limit_s:g} s: look at its log", retryable=True
             ) from error
 
-    def open_files(self, kind: str, found: ContainerState | None) -> Files:
+    def ask_patiently(self, function: Callable[[], T]) -> T:
+        """The same, again and again while the engine is away, which may be restarting. Raises ExecutionError."""
+        give_up_s, pause_s = time.monotonic() + _PATIENCE_S, 0.1
+        while True:
+            try:
+                return self.ask(function)
+            except ExecutionError as error:
+                if error.reason is not Reason.ENGINE_DOWN or time.monotonic() > give_up_s:
+                    raise
+            self.engine_was_away = True
+            self.control.wait((), pause_s)
+            pause_s = min(_MAX_PAUSE_S, pause_s * 2)
+
+    def open_files(self, kind: str) -> Files:
         """Open the place's files by the way that `kind` names. Raises FileNotFoundError, ExecutionError."""
         caps = {"events": self.settings.container.max_events, "results": self.settings.container.max_results}
-        return HostFiles(self.folder, self.offsets, self.settings.max_unread_bytes, caps)
-
-    def kind_left_behind(self) -> str:
-        """By which way the files of a place without a container can be read."""
-        return "host"
+        most = self.settings.max_unread_bytes
+        if kind == HostFiles.kind:
+            return HostFiles(self.folder, self.offsets, most, caps)
+        return EngineFiles(self.engine, self.attempt.place, self.offsets, most, caps, self.settings.places)
 
     def forget(self) -> None:
         """Nothing of the place counts: it is to be made anew."""

@@ -44,8 +44,12 @@ class Files(Protocol):
     def overfull(self) -> str | None:
         """What holds more than it may, in words; None when all is well."""
 
-    def ended(self) -> None:
-        """The container has ended: whatever there is can now be had."""
+    @property
+    def drained(self) -> bool:
+        """After the container's end: whether `take` has brought what was on its way."""
+
+    def fetch(self) -> None:
+        """After the container's end: get what is left (blocks). Raises ExecutionError."""
 
     def results(self) -> Readable | None:
         """The tar of the output directory, to be read once; None when there is none."""

@@ -15,9 +15,10 @@ from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.files import READ_BYTES, STREAMS, Files
 from cronium.worker.container.watch import Watch
 from cronium.worker.executor import Gap, Status, Update
-from cronium.worker.launcher import OutputLost, Started, StateEvent
+from cronium.worker.launcher import Ended, OutputLost, Started, StateEvent
 
 _PIECES_A_ROUND = 8  # then credit, cancellation and limits have their turn
+_STRAGGLERS_S = 5.0  # how long what is on its way may take after the container's end
 _NO_ROOM_S = 0.05  # the worker's wait ends by itself when there is room again
 
 
@@ -26,6 +27,7 @@ def follow(execution: Execution) -> Iterator[Update]:
     files = execution.files
     assert files is not None  # noqa: S101 - `create` or `adopt` come before
     end, enforcer, watch = End(execution), Enforcer(execution), Watch(execution)
+    fetched = False
     try:
         while True:
             over = end.known  # asked before reading: what is read after the end is all there is
@@ -33,12 +35,16 @@ def follow(execution: Execution) -> Iterator[Update]:
             yield from _news(execution, files)
             files.give_back({name: execution.control.durable(name) for name in STREAMS})
             if over and quiet:
-                break
+                if fetched:
+                    break
+                if files.drained or time.monotonic() > end.known_s + _STRAGGLERS_S:
+                    execution.ask_patiently(files.fetch)
+                    fetched = True
+                    continue
             if not over:
                 enforcer.look()
                 watch.look()
                 if end.look():
-                    files.ended()
                     continue
             if not execution.control.room():
                 execution.control.wait((), _NO_ROOM_S)
@@ -80,6 +86,8 @@ def _told(execution: Execution, event: StateEvent) -> Iterator[Update]:
         case Started():
             execution.begin(time.monotonic(), now_ms())
             yield Status("running")
+        case Ended():
+            execution.ended_ms = now_ms()
         case OutputLost(stream, reason, detail):
             offset = execution.offsets[stream]
             yield Gap(stream, f"some of {stream} was lost in its place: {reason.replace('_', ' ')} {detail}".rstrip(), offset)

@@ -132,8 +132,13 @@ class HostFiles:
                 return f"its file '{name}' holds {held} bytes; at most {most}"
         return None
 
-    def ended(self) -> None:
-        """See `Files`: what there is to read is all there will be."""
+    @property
+    def drained(self) -> bool:
+        """See `Files`: nothing is ever on its way."""
+        return True
+
+    def fetch(self) -> None:
+        """See `Files`: all is here; look at both streams once more."""
         self._queue = deque(STREAMS)
 
     def results(self) -> Readable | None:

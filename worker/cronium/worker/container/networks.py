@@ -5,6 +5,8 @@ Jobs on it reach the world and not each other (inter-container communication off
 
 from __future__ import annotations
 
+import fcntl
+
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import Engine
 from cronium.worker.container.settings import Settings
@@ -17,13 +19,22 @@ def ensure_network(engine: Engine, network: str, settings: Settings) -> None:
         return
     if network == "bridge":
         if not engine.has_network(settings.bridge):
-            engine.make_network(settings.bridge, {LABEL_INSTALLATION: settings.installation})
+            _make(engine, settings)
     elif not engine.has_network(network):
         raise ExecutionError(
             Reason.CREATE_FAILED,
             f"there is no network {network} on this engine: make it with `docker network create {network}`",
             network=network,
         )
+
+
+def _make(engine: Engine, settings: Settings) -> None:
+    """Make our network, one worker at a time: the engine would make two of the same name, and then start nothing on either."""
+    settings.findings.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with (settings.findings / "network.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not engine.has_network(settings.bridge):
+            engine.make_network(settings.bridge, {LABEL_INSTALLATION: settings.installation})
 
 
 def remove_network(engine: Engine, settings: Settings) -> bool:

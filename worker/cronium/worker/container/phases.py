@@ -6,6 +6,7 @@ adopted) does nothing. What an attempt cannot go on without is raised as an Exec
 
 from __future__ import annotations
 
+import tarfile
 from collections.abc import Callable, Generator, Iterator
 
 import orjson
@@ -14,9 +15,10 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import adoption, follow, images, networks, probe
 from cronium.worker.container.ending import conclude
 from cronium.worker.container.engine import NameTakenError
+from cronium.worker.container.engine_files import EngineFiles, empty_files, volume_mounts
 from cronium.worker.container.execution import Execution
 from cronium.worker.container.host_files import host_mounts, make_host_files
-from cronium.worker.container.spec import Place, container
+from cronium.worker.container.spec import FILES_DIR, WORKSPACE, Place, container
 from cronium.worker.executor import Status, Update
 from cronium.worker.launcher import LaunchSpec, launch_stream, launcher_text
 
@@ -50,8 +52,13 @@ def create(execution: Execution) -> Iterator[Update]:
     found = execution.found
     assert found is not None  # noqa: S101 - `prepare` comes before
     attempt, settings, engine = execution.attempt, execution.settings, execution.engine
-    make_host_files(execution.folder)
-    place = Place(attempt.place, attempt.job.id, attempt.number, found.files, host_mounts(execution.folder))
+    by_exec = found.files == EngineFiles.kind
+    if by_exec:
+        mounts = volume_mounts(attempt.place, settings.installation)
+    else:
+        make_host_files(execution.folder)
+        mounts = host_mounts(execution.folder)
+    place = Place(attempt.place, attempt.job.id, attempt.number, found.files, mounts)
     profile = settings.container.security.seccomp_profile
     seccomp = profile.read_text(encoding="utf-8") if profile is not None else None
     size = len(execution.payload)
@@ -68,7 +75,11 @@ def create(execution: Execution) -> Iterator[Update]:
         raise ExecutionError(
             Reason.CREATE_FAILED, f"the container's name {attempt.place} stays taken: look what holds it with `docker ps -a`"
         )
-    execution.files = execution.open_files(found.files, None)
+    if by_exec:
+        execution.ask(lambda: engine.put(execution.container, FILES_DIR, empty_files()))
+    if not found.workspace:
+        execution.ask(lambda: engine.put(execution.container, "/", workspace_folder(settings.owner)))
+    execution.files = execution.open_files(found.files)
 
 
 def start(execution: Execution) -> Iterator[Update]:
@@ -88,6 +99,13 @@ def start(execution: Execution) -> Iterator[Update]:
 PHASES: tuple[Phase, ...] = (adoption.adopt, prepare, create, start, follow.follow, conclude)
 
 
+def workspace_folder(owner: tuple[int, int]) -> bytes:
+    """A tar that makes the workspace the job's, for images that have none."""
+    member = tarfile.TarInfo(WORKSPACE.strip("/"))
+    member.type, member.mode, (member.uid, member.gid) = tarfile.DIRTYPE, 0o755, owner
+    return member.tobuf() + b"\0" * (2 * tarfile.BLOCKSIZE)
+
+
 def _fetch(execution: Execution) -> Generator[Update, None, tuple[str, str]]:
     settings, engine, plan = execution.settings, execution.engine, execution.plan
     yield from ()
@@ -101,7 +119,7 @@ def _payload(execution: Execution) -> bytes:
     event = {
         "jobId": job.id,
         "eventId": metadata.get("eventId"),
-        "eventName": metadata.get("eventName"),
+        "name": metadata.get("eventName", metadata.get("name")),
         "attempt": execution.attempt.number,
     }
     try:

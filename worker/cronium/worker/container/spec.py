@@ -23,7 +23,8 @@ LABEL_PLACE = "cronium.place"
 LABEL_ATTEMPT = "cronium.attempt"
 LABEL_FILES = "cronium.files"
 
-LAUNCHER_PIDS = 10  # the launcher, its pumps and our own `exec`s come on top of what the job may have
+LAUNCHER_PIDS = 10  # launcher.sh counts nine of its own, and the container's init
+READER_PIDS = 12  # and where files are read by `exec`: two shells with two readers each, and what these fork
 RUN_DIR_SLACK_BYTES = 8 * 1024 * 1024
 _MIB = 1024 * 1024
 _CPU_PERIOD_US = 100_000
@@ -113,7 +114,7 @@ def host_config(
         "MemorySwap": limits.memory_bytes,  # both together: no swap on top
         "CpuPeriod": _CPU_PERIOD_US,  # not NanoCpus: those are refused where the machine has fewer cores
         "CpuQuota": max(1000, int(limits.cpu * _CPU_PERIOD_US)),
-        "PidsLimit": limits.pids + LAUNCHER_PIDS,
+        "PidsLimit": limits.pids + LAUNCHER_PIDS + (READER_PIDS if place.files == "exec" else 0),
         "OomScoreAdj": _OOM_SCORE_ADJ,
         "Ulimits": [
             _ulimit("fsize", settings.container.resources.max_file_size),

@@ -1,7 +1,7 @@
 """Looking at a running container from time to time: CPU for the report, writable space where no quota holds it.
 
-Runs in a worker, as a part of the follower's loop; the engine's answers come by errand. Disk space is walked by the engine, so the
-pause grows with what a look costs: a limit is noticed after seconds, not at the byte.
+Runs in a worker, as a part of the follower's loop; the engine's answers come by errand. It walks the files to know their size, so
+the pause grows with what a look costs: a limit is noticed after seconds, not at the byte.
 """
 
 from __future__ import annotations

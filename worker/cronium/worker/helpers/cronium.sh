@@ -36,7 +36,7 @@ cronium_get_variable() {
         if [ "$found" ]; then
             _cronium_plain "${found%?}"
         else
-            _cronium_load "$CRONIUM_DIR/variables.json" && _cronium_member "$1"
+            _cronium_member "$CRONIUM_DIR/variables.json" "$1"
         fi
     )
 }
@@ -68,9 +68,7 @@ cronium_set_condition() {
 # cronium_progress PERCENT [MESSAGE]: how far the job is, 0 to 100, and a word to it if you like.
 cronium_progress() {
     (
-        _cronium_json=''
-        _cronium_rest=${1-}
-        if ! _cronium_number || [ "$_cronium_rest" ]; then _cronium_usage "cronium_progress PERCENT [MESSAGE]"; fi
+        _cronium_number "${1-}" || _cronium_usage "cronium_progress PERCENT [MESSAGE]"
         percentage=$1
         case ${percentage%%[.eE]*} in
             -*) percentage=0 ;;
@@ -91,171 +89,211 @@ _cronium_usage() {
     exit 2
 }
 
-# Line feed, carriage return and tab; all control characters but the line feed, by their number (no shell variable holds a NUL).
+# Everything below runs in a subshell and splits words on one character at a time (IFS), in linear time: to take prefixes off a long
+# text costs a shell its square.
 _cronium_nl='
 '
-_cronium_cr=$(printf '\r')
 _cronium_tab=$(printf '\t')
+_cronium_cr=$(printf '\r')
 _cronium_blanks=" $_cronium_tab$_cronium_nl$_cronium_cr"
-_cronium_controls=$(printf '\001\002\003\004\005\006\007\010\011\013\014\015\016\017\020\021\022\023\024\025\026\027\030\031\032\033\034\035\036\037')
+# All control characters but tab, line feed and NUL (which no shell variable holds).
+_cronium_controls=$(printf '\001\002\003\004\005\006\007\010\013\014\015\016\017\020\021\022\023\024\025\026\027\030\031\032\033\034\035\036\037')
 
-# TEXT: as a JSON string in $_cronium_json. Goes from one character that needs it to the next.
+# TEXT: as a JSON string in $_cronium_json, escaped as JSON.stringify does it.
 _cronium_quote() {
-    _cronium_json='"' _cronium_rest=$1
-    while :; do
-        _cronium_run=${_cronium_rest%%["\"\\$_cronium_nl$_cronium_controls"]*}
-        _cronium_json=$_cronium_json$_cronium_run
-        _cronium_rest=${_cronium_rest#"$_cronium_run"}
-        [ "$_cronium_rest" ] || break
-        _cronium_one=${_cronium_rest%"${_cronium_rest#?}"}
-        _cronium_rest=${_cronium_rest#?}
-        case $_cronium_one in
-            '"' | \\) _cronium_json="$_cronium_json\\$_cronium_one" ;;
-            "$_cronium_nl") _cronium_json="$_cronium_json\\n" ;;
-            "$_cronium_cr") _cronium_json="$_cronium_json\\r" ;;
-            "$_cronium_tab") _cronium_json="$_cronium_json\\t" ;;
-            *)
-                _cronium_run=${_cronium_controls%%"$_cronium_one"*}
-                _cronium_code=$((${#_cronium_run} + 1))
-                [ "$_cronium_code" -lt 10 ] || _cronium_code=$((_cronium_code + 1)) # the line feed is not among them
+    _cronium_json=$1
+    case $1 in
+        *[\"\\"$_cronium_tab$_cronium_nl$_cronium_controls"]*)
+            # shellcheck disable=SC1003 # two backslashes it is
+            _cronium_swap \\ '\\'
+            _cronium_swap \" '\"'
+            _cronium_swap "$_cronium_nl" '\n'
+            _cronium_swap "$_cronium_tab" '\t'
+            _cronium_swap "$_cronium_cr" '\r'
+            ;;
+    esac
+    case $_cronium_json in
+        *["$_cronium_controls"]*)
+            for _cronium_code in 1 2 3 4 5 6 7 8 11 12 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31; do
+                _cronium_one=$(printf '%b' "\\00$((_cronium_code >> 3))$((_cronium_code & 7))")
                 case $_cronium_code in
-                    8) _cronium_json="$_cronium_json\\b" ;;
-                    12) _cronium_json="$_cronium_json\\f" ;;
-                    *) _cronium_json="$_cronium_json$(printf '\\u%04x' "$_cronium_code")" ;;
+                    8) _cronium_swap "$_cronium_one" '\b' ;;
+                    12) _cronium_swap "$_cronium_one" '\f' ;;
+                    *) _cronium_swap "$_cronium_one" "$(printf '\\u%04x' "$_cronium_code")" ;;
                 esac
-                ;;
-        esac
-    done
-    _cronium_json=$_cronium_json\"
+            done
+            ;;
+    esac
+    _cronium_json="\"$_cronium_json\""
+}
+
+# CHARACTER REPLACEMENT: throughout $_cronium_json.
+_cronium_swap() {
+    case $_cronium_json in *"$1"*) ;; *) return ;; esac
+    _cronium_rest=$_cronium_json. _cronium_json=''
+    case $1 in
+        "$_cronium_nl" | "$_cronium_tab") # words are not split at each of several of these: one after the other, then
+            while :; do
+                case $_cronium_rest in *"$1"*) ;; *) break ;; esac
+                _cronium_run=${_cronium_rest%%"$1"*}
+                _cronium_json=$_cronium_json$_cronium_run$2
+                _cronium_rest=${_cronium_rest#"$_cronium_run$1"}
+            done
+            _cronium_json=$_cronium_json$_cronium_rest
+            ;;
+        *)
+            IFS=$1
+            for _cronium_run in $_cronium_rest; do _cronium_json=$_cronium_json$_cronium_run$2; done
+            IFS=''
+            _cronium_json=${_cronium_json%"$2"}
+            ;;
+    esac
+    _cronium_json=${_cronium_json%.}
 }
 
 # TEXT: as a JSON value in $_cronium_json: itself, on one line, when it is one; a string otherwise.
 _cronium_value() {
-    _cronium_rest=$1 _cronium_json=''
-    if _cronium_parse && _cronium_skip && [ -z "$_cronium_rest" ]; then return 0; fi
-    _cronium_quote "$1"
+    _cronium_parse "$1" || _cronium_quote "$1"
 }
 
-# The parser: takes one value from the start of $_cronium_rest, and appends it without blanks to $_cronium_json; false when there is none.
-# No recursion, as plain sh has no local variables: $_cronium_open is the stack of brackets that are open.
+# TEXT [KEY]: is it one JSON value? Then it is in $_cronium_json, without blanks between its parts; with KEY, that member of it is in
+# $_cronium_found. Split at its quotes, a text is in turn outside and inside of a string; an escaped quote goes on inside.
 _cronium_parse() {
-    _cronium_open='' _cronium_want=value
-    while :; do
-        _cronium_skip
-        case $_cronium_want:$_cronium_rest in
-            value:\{*) _cronium_take && _cronium_open="{$_cronium_open" _cronium_want=first_key ;;
-            value:\[* | first_item:\[*) _cronium_take && _cronium_open="[$_cronium_open" _cronium_want=first_item ;;
-            first_item:\{*) _cronium_take && _cronium_open="{$_cronium_open" _cronium_want=first_key ;;
-            first_key:\}* | first_item:\]*) _cronium_close ;;
-            first_key:\"* | key:\"*) _cronium_string && _cronium_want=after_key ;;
-            value:\"* | first_item:\"*) _cronium_string && _cronium_want=next ;;
-            after_key::*) _cronium_take && _cronium_want=value ;;
-            next:,*)
-                case $_cronium_open in
-                    \{*) _cronium_want=key ;;
-                    \[*) _cronium_want=value ;;
+    set -f -- "$1 " "${2-}"
+    LC_ALL=C _cronium_json='' _cronium_open='' _cronium_want=value _cronium_inside='' _cronium_found='' _cronium_text=''
+    IFS=\"
+    for _cronium_part in $1; do
+        IFS=''
+        if [ "$_cronium_inside" ]; then
+            _cronium_text=$_cronium_text$_cronium_part
+            _cronium_run=${_cronium_part##*[!\\]} # its backslashes at the end: an odd number escapes the quote
+            while :; do
+                case $_cronium_run in \\\\*) _cronium_run=${_cronium_run#??} ;; *) break ;; esac
+            done
+            case $_cronium_run in
+                \\) _cronium_text="$_cronium_text\"" ;;
+                *)
+                    _cronium_inside=''
+                    _cronium_string "$2" || return 1
+                    ;;
+            esac
+        else
+            _cronium_rest=$_cronium_part
+            _cronium_outside "$2" || return 1
+            _cronium_inside=1 _cronium_text=''
+        fi
+    done
+    IFS=''
+    # The blank at the end makes the last part one of the outside, unless a string is still open.
+    [ "$_cronium_inside" ] && [ -z "$_cronium_text" ] && [ "$_cronium_want" = next ] && [ -z "$_cronium_open" ]
+}
+# KEY: a whole string, in $_cronium_text.
+_cronium_string() {
+    case $_cronium_text in *["$_cronium_tab$_cronium_nl$_cronium_controls"]*) return 1 ;; esac
+    case $_cronium_text in
+        *\\*)
+            _cronium_escaped=''
+            # shellcheck disable=SC2141 # a backslash it is
+            IFS=\\
+            for _cronium_run in $_cronium_text.; do
+                IFS=''
+                case $_cronium_escaped:$_cronium_run in
+                    # The first, and what follows an escaped backslash, which is an empty part itself.
+                    :*) _cronium_escaped=1 ;;
+                    1:) _cronium_escaped='' ;;
+                    1:[\"/bfnrt]* | 1:u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]*) ;;
+                    *) return 1 ;;
                 esac
-                _cronium_take
-                ;;
-            next:\}*) case $_cronium_open in \{*) _cronium_close ;; *) return 1 ;; esac ;;
-            next:\]*) case $_cronium_open in \[*) _cronium_close ;; *) return 1 ;; esac ;;
-            value:* | first_item:*) { _cronium_word || _cronium_number; } && _cronium_want=next ;;
-            *) return 1 ;;
-        esac || return 1
-        [ "$_cronium_want" != next ] || [ "$_cronium_open" ] || return 0
-    done
-}
-_cronium_skip() {
-    _cronium_rest=${_cronium_rest#"${_cronium_rest%%[!"$_cronium_blanks"]*}"}
-}
-_cronium_take() {
-    _cronium_json=$_cronium_json${_cronium_rest%"${_cronium_rest#?}"}
-    _cronium_rest=${_cronium_rest#?}
-}
-_cronium_close() {
-    _cronium_open=${_cronium_open#?} _cronium_want=next
-    _cronium_take
-}
-_cronium_word() {
-    for _cronium_run in true false null; do
-        case $_cronium_rest in
-            "$_cronium_run"*)
-                _cronium_json=$_cronium_json$_cronium_run _cronium_rest=${_cronium_rest#"$_cronium_run"}
-                return 0
-                ;;
-        esac
-    done
-    return 1
-}
-_cronium_number() {
-    _cronium_run=${_cronium_rest%%[!-+.0-9eE]*}
-    _cronium_rest=${_cronium_rest#"$_cronium_run"}
-    _cronium_json=$_cronium_json$_cronium_run
-    case $_cronium_run in
-        *[eE]*)
-            _cronium_part=${_cronium_run#*[eE]}
-            _cronium_digits "${_cronium_part#[-+]}" || return 1
+            done
             ;;
     esac
-    _cronium_run=${_cronium_run%%[eE]*}
-    case $_cronium_run in *.*) _cronium_digits "${_cronium_run#*.}" || return 1 ;; esac
-    _cronium_run=${_cronium_run%%.*}
-    _cronium_run=${_cronium_run#-}
-    case $_cronium_run in 0?*) return 1 ;; esac
-    _cronium_digits "$_cronium_run"
+    case $_cronium_want in
+        key | first_key)
+            _cronium_want=after_key
+            [ "$_cronium_open" != '{' ] || _cronium_name=$_cronium_text
+            _cronium_json="$_cronium_json\"$_cronium_text\""
+            ;;
+        value | first_item)
+            _cronium_json="$_cronium_json\"$_cronium_text\""
+            _cronium_next "$1"
+            ;;
+        *) return 1 ;;
+    esac
+}
+# KEY: brackets, commas, colons, numbers and words between strings. The stack of open brackets is $_cronium_open.
+_cronium_outside() {
+    while :; do
+        _cronium_rest=${_cronium_rest#"${_cronium_rest%%[!"$_cronium_blanks"]*}"}
+        [ "$_cronium_rest" ] || return 0
+        case $_cronium_want:$_cronium_rest in
+            value:\{* | first_item:\{*) _cronium_take '{' && _cronium_open="{$_cronium_open" _cronium_want=first_key ;;
+            value:\[* | first_item:\[*) _cronium_take '[' && _cronium_open="[$_cronium_open" _cronium_want=first_item ;;
+            after_key::*)
+                _cronium_take : && _cronium_want=value
+                [ "$_cronium_open" != '{' ] || [ -z "$1" ] || _cronium_json='' # of the outermost only one member is wanted
+                ;;
+            next:,*)
+                case $_cronium_open in \{*) _cronium_want=key ;; \[*) _cronium_want=value ;; *) return 1 ;; esac
+                _cronium_take ,
+                ;;
+            first_key:\}* | next:\}*)
+                case $_cronium_open in \{*) ;; *) return 1 ;; esac
+                _cronium_take '}' && _cronium_open=${_cronium_open#?} && _cronium_next "$1"
+                ;;
+            first_item:\]* | next:\]*)
+                case $_cronium_open in \[*) ;; *) return 1 ;; esac
+                _cronium_take ']' && _cronium_open=${_cronium_open#?} && _cronium_next "$1"
+                ;;
+            value:* | first_item:*)
+                _cronium_run=${_cronium_rest%%[!-+.0-9A-Za-z]*}
+                case $_cronium_run in true | false | null) ;; *) _cronium_number "$_cronium_run" || return 1 ;; esac
+                _cronium_json=$_cronium_json$_cronium_run _cronium_rest=${_cronium_rest#"$_cronium_run"}
+                _cronium_next "$1"
+                ;;
+            *) return 1 ;;
+        esac
+    done
+}
+_cronium_take() {
+    _cronium_json=$_cronium_json$1 _cronium_rest=${_cronium_rest#?}
+}
+# KEY: a value is complete.
+_cronium_next() {
+    _cronium_want=next
+    if [ "$1" ] && [ "$_cronium_open" = '{' ]; then
+        case $_cronium_name in *\\*) _cronium_name=$(_cronium_plain "\"$_cronium_name\"") ;; esac
+        [ "$_cronium_name" != "$1" ] || _cronium_found=$_cronium_json
+    fi
+}
+_cronium_number() {
+    case $1 in
+        *[eE]*)
+            _cronium_run=${1#*[eE]}
+            _cronium_digits "${_cronium_run#[-+]}" || return 1
+            ;;
+    esac
+    set -- "${1%%[eE]*}" "$1"
+    case $1 in *.*) _cronium_digits "${1#*.}" || return 1 ;; esac
+    set -- "${1%%.*}" "$2"
+    _cronium_run=$2
+    case ${1#-} in 0?*) return 1 ;; esac
+    _cronium_digits "${1#-}"
 }
 _cronium_digits() {
     case $1 in '' | *[!0-9]*) return 1 ;; esac
 }
-_cronium_string() {
-    _cronium_take
-    while :; do
-        _cronium_run=${_cronium_rest%%["\"\\$_cronium_nl$_cronium_controls"]*}
-        _cronium_json=$_cronium_json$_cronium_run
-        _cronium_rest=${_cronium_rest#"$_cronium_run"}
-        case $_cronium_rest in
-            \"*)
-                _cronium_take
-                return 0
-                ;;
-            \\u[0-9a-fA-F][0-9a-fA-F][0-9a-fA-F][0-9a-fA-F]*) _cronium_take && _cronium_take ;;
-            \\[\"\\/bfnrt]*) _cronium_take && _cronium_take ;;
-            *) return 1 ;;
-        esac
-    done
-}
 
 # COMMAND FILE [KEY]
 _cronium_show() {
-    [ $# -le 3 ] || _cronium_usage "$1 [KEY]"
-    _cronium_load "${CRONIUM_DIR:?is set inside a Cronium job only}/$2" || return 1
-    if [ $# -eq 3 ]; then _cronium_member "$3"; else printf '%s\n' "$_cronium_text"; fi
+    case $# in
+        2) cat "${CRONIUM_DIR:?is set inside a Cronium job only}/$2" && echo ;;
+        3) _cronium_member "${CRONIUM_DIR:?is set inside a Cronium job only}/$2" "$3" ;;
+        *) _cronium_usage "$1 [KEY]" ;;
+    esac
 }
-_cronium_load() {
-    _cronium_text=$(cat "$1")
-}
-# KEY: prints that member of the object in $_cronium_text; false where there is none.
+# FILE KEY: prints that member of the object; false where there is none.
 _cronium_member() {
-    _cronium_rest=$_cronium_text
-    _cronium_skip
-    case $_cronium_rest in \{*) ;; *) return 1 ;; esac
-    while :; do
-        _cronium_rest=${_cronium_rest#?} # the bracket or comma
-        _cronium_skip
-        case $_cronium_rest in \"*) ;; *) return 1 ;; esac
-        _cronium_json=''
-        _cronium_string || return 1
-        _cronium_name=$(_cronium_plain "$_cronium_json" && printf .)
-        _cronium_skip
-        _cronium_rest=${_cronium_rest#:} _cronium_json=''
-        _cronium_parse || return 1
-        if [ "$_cronium_name" = "$1$_cronium_nl." ]; then
-            _cronium_plain "$_cronium_json"
-            return 0
-        fi
-        _cronium_skip
-        case $_cronium_rest in ,*) ;; *) return 1 ;; esac
-    done
+    _cronium_parse "$(cat "$1")" "$2" && [ "$_cronium_found" ] && _cronium_plain "$_cronium_found"
 }
 
 # JSON: printed; a string without its quotes and escapes. A character beyond ASCII that is written as \uXXXX becomes UTF-8.
@@ -280,10 +318,11 @@ _cronium_plain() {
                 _cronium_hex
                 ;;
             *)
-                _cronium_run=${_cronium_rest#\\}
-                _cronium_one=${_cronium_run%"${_cronium_run#?}"}
-                _cronium_rest=${_cronium_run#?}
+                for _cronium_one in b f n r t / \" \\; do
+                    case $_cronium_rest in \\"$_cronium_one"*) break ;; esac
+                done
                 case $_cronium_one in [bfnrt]) printf '%b' "\\$_cronium_one" ;; *) printf '%s' "$_cronium_one" ;; esac
+                _cronium_rest=${_cronium_rest#??}
                 ;;
         esac
     done
@@ -291,15 +330,14 @@ _cronium_plain() {
 }
 # Prints the character whose four digits (and low half, if it is a high surrogate) $_cronium_rest starts with.
 _cronium_hex() {
-    _cronium_code=$((0x${_cronium_rest%"${_cronium_rest#????}"}))
-    _cronium_rest=${_cronium_rest#????}
+    _cronium_digits4
+    _cronium_code=$_cronium_four
     if [ $((_cronium_code >> 10)) -eq 54 ]; then
         case $_cronium_rest in
             \\u[dD][c-fC-F]*)
                 _cronium_rest=${_cronium_rest#??}
-                _cronium_run=$((0x${_cronium_rest%"${_cronium_rest#????}"}))
-                _cronium_rest=${_cronium_rest#????}
-                _cronium_code=$((65536 + ((_cronium_code & 1023) << 10) + (_cronium_run & 1023)))
+                _cronium_digits4
+                _cronium_code=$((65536 + ((_cronium_code & 1023) << 10) + (_cronium_four & 1023)))
                 ;;
         esac
     fi
@@ -315,6 +353,16 @@ _cronium_hex() {
     fi
     for _cronium_one in "$@"; do
         printf '%b' "\\0$((_cronium_one >> 6))$((_cronium_one >> 3 & 7))$((_cronium_one & 7))"
+    done
+}
+
+_cronium_digits4() {
+    _cronium_four=0
+    for _cronium_one in 1 2 3 4; do
+        for _cronium_run in 0 1 2 3 4 5 6 7 8 9 a b c d e f A B C D E F; do
+            case $_cronium_rest in "$_cronium_run"*) break ;; esac
+        done
+        _cronium_rest=${_cronium_rest#?} _cronium_four=$((_cronium_four * 16 + 0x$_cronium_run))
     done
 }
 
