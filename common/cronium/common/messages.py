@@ -140,6 +140,25 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class Housekeep:
+    """Look for what this installation left behind, and say it (`PlacesSeen`).
+
+    `leaving`: no jobs will be run for now; what only a running supervisor needs (the network) goes too.
+    """
+
+    leaving: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesUnknown:
+    """Of the places that were seen these belong to nobody. The order is what makes it safe without a clock: a place is in the
+    journal before anything of it exists, so what was seen and then is not in the journal is over.
+    """
+
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StopWorker:
     """Leave, without touching what runs."""
 
@@ -204,6 +223,22 @@ class WorkerIdle:
     job_id: str
     generation: int
     memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlacesSeen:
+    """Every place of this installation of which there is something."""
+
+    worker: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HousekeepingDone:
+    """How many places were removed; what could not be done is in the worker's log."""
+
+    worker: str
+    removed: int
 
 
 # --- worker -> streamer (PUSH) ---------------------------------------------------------------------------------------
@@ -357,12 +392,16 @@ Message = (
     | CancelAttempt
     | Settled
     | StopWorker
+    | Housekeep
+    | PlacesUnknown
     | WorkerReady
     | WorkerBeat
     | AttemptStatus
     | AttemptProgress
     | AttemptEnded
     | WorkerIdle
+    | PlacesSeen
+    | HousekeepingDone
     | Open
     | Batch
     | Said
@@ -383,12 +422,16 @@ MESSAGES: Mapping[int, type[Message]] = {
     2: CancelAttempt,
     3: Settled,
     4: StopWorker,
+    5: Housekeep,
+    6: PlacesUnknown,
     10: WorkerReady,
     11: WorkerBeat,
     12: AttemptStatus,
     13: AttemptProgress,
     14: AttemptEnded,
     15: WorkerIdle,
+    16: PlacesSeen,
+    17: HousekeepingDone,
     20: Open,
     21: Batch,
     22: Said,

@@ -6,6 +6,7 @@ answers, signals. A step's writes are committed before any of its actions is car
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import time
@@ -27,7 +28,11 @@ from cronium.common.messages import (
     CancelHeard,
     Dispatch,
     Forget,
+    Housekeep,
+    HousekeepingDone,
     Message,
+    PlacesSeen,
+    PlacesUnknown,
     Settled,
     StopStreamer,
     StopWorker,
@@ -48,6 +53,7 @@ from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.workers import WorkerPool
 
 _DISK_PAUSE_S = 1.0
+_LAST_TIDY_S = 0.7
 _log = structlog.get_logger()
 
 
@@ -120,6 +126,7 @@ class Loop:
 
     def close(self, grace_s: float = 1.0) -> None:
         """End all our processes; what runs in places goes on."""
+        self._tidy_last()
         deadline_s = time.monotonic() + grace_s
         self._send(STREAMER_IDENTITY, StopStreamer())
         self._pool.close()
@@ -127,6 +134,22 @@ class Loop:
             role.stop(deadline_s)
         self._context.destroy(linger=0)
         self._journal.close()
+
+    def _tidy_last(self) -> None:
+        """Have an idle worker remove what only a running supervisor needs; not for long."""
+        idle = next((worker.name for worker in self._core.workers() if worker.idle()), None)
+        if idle is None:
+            return
+        self._send(idle.encode(), Housekeep(leaving=True))
+        until_s = time.monotonic() + _LAST_TIDY_S
+        while (left_s := until_s - time.monotonic()) > 0 and self._router.poll(int(left_s * 1000)):
+            _, frame = self._router.recv_multipart()
+            with contextlib.suppress(WireError):
+                message = unpack(frame)
+                if isinstance(message, HousekeepingDone):
+                    return
+                if isinstance(message, PlacesSeen):
+                    self._handle(on.WorkerSaw(message.worker, message.places))
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
@@ -160,6 +183,10 @@ class Loop:
                 return on.WorkerBeats(worker, memory_bytes)
             case WorkerIdle(worker, job_id, generation, memory_bytes):
                 return on.WorkerIsIdle(worker, job_id, generation, memory_bytes)
+            case PlacesSeen(worker, places):
+                return on.WorkerSaw(worker, places)
+            case HousekeepingDone(worker):
+                return on.WorkerHasTidied(worker)
             case AttemptStatus(worker, job_id, generation, status):
                 return on.AttemptSaid(worker, job_id, generation, status)
             case AttemptProgress(worker, job_id, generation, percentage, text):
@@ -253,6 +280,10 @@ class Loop:
                 self._pool.start(name, number)
             case do.StopWorkerProcess(worker):
                 self._send(worker.encode(), StopWorker())
+            case do.TidyAt(worker):
+                self._send(worker.encode(), Housekeep(leaving=False))
+            case do.RemoveAt(worker, places):
+                self._send(worker.encode(), PlacesUnknown(places))
             case do.KillWorker(worker, reason):
                 _log.warning("ending a worker", worker=worker, error=reason)
                 self._pool.kill(worker)

@@ -114,3 +114,12 @@ class Executor(Protocol):
 
     def cleanup(self, place: str) -> None:
         """Remove everything of a place, whatever of it there is. Doing it again is harmless. Raises ExecutionError."""
+
+    def places(self) -> frozenset[str]:
+        """Every place of this installation of which there is something, wherever this executor can look by itself.
+
+        Raises ExecutionError.
+        """
+
+    def leave(self) -> None:
+        """Remove what only a running supervisor needs, if nothing uses it. Raises ExecutionError."""

@@ -16,8 +16,10 @@ from typing import Any
 import structlog
 
 from cronium.common.logging import configure_logging
-from cronium.common.messages import Dispatch, Message, Said, StopWorker, WorkerReady
+from cronium.common.messages import Dispatch, Housekeep, Message, Said, StopWorker, WorkerReady
 from cronium.common.process import die_with_parent, set_title
+from cronium.worker.housekeeping import Housekeeping
+from cronium.worker.registry import Executors
 from cronium.worker.run import AttemptRun
 from cronium.worker.settings import WorkerSettings
 from cronium.worker.sockets import Sockets
@@ -45,7 +47,9 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._sockets = Sockets(settings)
+        self._executors = Executors(settings)
         self._dispatch: Dispatch | None = None
+        self._housekeep: Housekeep | None = None
         self._stopping = False
 
     def run(self) -> None:
@@ -54,20 +58,29 @@ class Worker:
         while not self._stopping:
             self._sockets.listener = self
             set_title(f"worker {self._settings.number}")
-            self._sockets.wait((), _IDLE_WAIT_S, lambda: self._stopping or self._dispatch is not None)
+            self._sockets.wait((), _IDLE_WAIT_S, self._has_work)
+            if self._housekeep is not None:
+                order, self._housekeep = self._housekeep, None
+                Housekeeping(self._settings.name, self._sockets, self._executors).run(leaving=order.leaving)
+                continue
             if self._dispatch is not None and not self._stopping:
                 dispatch, self._dispatch = self._dispatch, None
                 set_title(f"worker {self._settings.number} (container)")
                 started_s = time.monotonic()
-                AttemptRun(self._settings, self._sockets, dispatch).run()
+                AttemptRun(self._settings, self._sockets, self._executors, dispatch).run()
                 _log.debug("attempt done", job_id=dispatch.job_id, duration=time.monotonic() - started_s)
         self._sockets.close()
+
+    def _has_work(self) -> bool:
+        return self._stopping or self._dispatch is not None or self._housekeep is not None
 
     def on_supervisor(self, message: Message) -> None:
         """A job, or the end."""
         match message:
             case Dispatch():
                 self._dispatch = message
+            case Housekeep():
+                self._housekeep = message
             case StopWorker():
                 self._stopping = True
             case _:

@@ -46,9 +46,7 @@ class OutputReader:
             self.encoder.skip(self.place, update.stream, update.offset)
             return
         self._tell_skipped()
-        self.encoder.feed(
-            self.place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000
-        )
+        self.encoder.feed(self.place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000)
         self.send_due(time.monotonic())
 
     def gap(self, update: Gap) -> None:
@@ -82,8 +80,7 @@ class OutputReader:
         if self.encoder.pending_bytes():
             due_s = self._last_batch_s + self.logging.buffer.flush_interval
             full = (
-                self.encoder.pending_bytes() >= MAX_BATCH_BYTES
-                or self.encoder.pending_lines() >= self.logging.buffer.batch_size
+                self.encoder.pending_bytes() >= MAX_BATCH_BYTES or self.encoder.pending_lines() >= self.logging.buffer.batch_size
             )
             if full or now_s >= due_s:
                 self._send(now_s)
@@ -122,5 +119,3 @@ class OutputReader:
                 time.time_ns() // 1_000_000,
             )
         self._skipped.clear()
-
-

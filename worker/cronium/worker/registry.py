@@ -13,14 +13,29 @@ from cronium.worker.settings import WorkerSettings
 EXECUTORS: Mapping[str, Callable[[WorkerSettings], Executor]] = {"local": ContainerExecutor}
 
 
-def executor_for(job: Job, settings: WorkerSettings) -> Executor:
-    """The executor of a job's target. Raises ExecutionError (`unsupported`) when this version has none."""
-    kind = job.execution.target.type
-    make = EXECUTORS.get(kind)
-    if make is None:
-        raise ExecutionError(
-            Reason.UNSUPPORTED,
-            f"jobs with target '{kind}' cannot be run by this version: use target 'local', or another orchestrator",
-            target=kind,
-        )
-    return make(settings)
+class Executors:
+    """The executors of one worker, each made when it is first needed and kept with its connections."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._made: dict[str, Executor] = {}
+
+    def for_job(self, job: Job) -> Executor:
+        """The executor of a job's target. Raises ExecutionError (`unsupported`) when this version has none."""
+        target = job.execution.target.type
+        if target not in EXECUTORS:
+            raise ExecutionError(
+                Reason.UNSUPPORTED,
+                f"jobs with target '{target}' cannot be run by this version: use target 'local', or another orchestrator",
+                target=target,
+            )
+        return self._get(target)
+
+    def all(self) -> tuple[Executor, ...]:
+        """One of each kind."""
+        return tuple(self._get(target) for target in EXECUTORS)
+
+    def _get(self, target: str) -> Executor:
+        if target not in self._made:
+            self._made[target] = EXECUTORS[target](self._settings)
+        return self._made[target]

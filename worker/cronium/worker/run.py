@@ -30,7 +30,7 @@ from cronium.common.messages import (
 from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
 from cronium.worker.lines import LineEncoder
 from cronium.worker.reader import OutputReader
-from cronium.worker.registry import executor_for
+from cronium.worker.registry import Executors
 from cronium.worker.sender import Sender
 from cronium.worker.settings import WorkerSettings
 from cronium.worker.sockets import Sockets
@@ -44,8 +44,9 @@ _log = structlog.get_logger()
 class AttemptRun:
     """Everything of one attempt. `run()` returns when the worker is free again."""
 
-    def __init__(self, settings: WorkerSettings, sockets: Sockets, dispatch: Dispatch) -> None:
+    def __init__(self, settings: WorkerSettings, sockets: Sockets, executors: Executors, dispatch: Dispatch) -> None:
         self._settings = settings
+        self._executors = executors
         self._sockets = sockets
         self._dispatch = dispatch
         self._log = _log.bind(job_id=dispatch.job_id, attempt=dispatch.attempt, generation=dispatch.generation)
@@ -81,16 +82,14 @@ class AttemptRun:
         if executor is not None:
             self._clean(executor)
         self._sockets.tell_supervisor(
-            WorkerIdle(
-                self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes()
-            )
+            WorkerIdle(self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes())
         )
 
     def _outcome(self, position: Position, started_ms: int) -> tuple[Executor | None, Outcome]:
         executor: Executor | None = None
         try:
             job = parse_job(self._dispatch.job)
-            executor = executor_for(job, self._settings)
+            executor = self._executors.for_job(job)
             self._validate(executor, job)
             attempt = Attempt(job, self._dispatch.attempt, self._dispatch.place, self._dispatch.adopt, position)
             for update in executor.execute(attempt, self):
@@ -120,15 +119,11 @@ class AttemptRun:
                 self._reader.gap(update)
             case Status(status):
                 self._sockets.tell_supervisor(
-                    AttemptStatus(
-                        self._settings.name, self._dispatch.job_id, self._dispatch.generation, status, _now_ms()
-                    )
+                    AttemptStatus(self._settings.name, self._dispatch.job_id, self._dispatch.generation, status, _now_ms())
                 )
             case Progress(percentage, message):
                 self._sockets.tell_supervisor(
-                    AttemptProgress(
-                        self._settings.name, self._dispatch.job_id, self._dispatch.generation, percentage, message
-                    )
+                    AttemptProgress(self._settings.name, self._dispatch.job_id, self._dispatch.generation, percentage, message)
                 )
             case Complete():
                 pass

@@ -96,7 +96,8 @@ class Sender:
             self.position = said.written
         if self.written is not None and said.written.next_sequence < self.written.next_sequence:
             raise PositionLostError(
-                f"the streamer is at line {said.written.next_sequence} of job {self.job_id}, it had said {self.written.next_sequence}"
+                f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, "
+                f"it had said {self.written.next_sequence}"
             )
         self.written, self.synced = said.written, said.synced
         while self._unconfirmed and self._unconfirmed[0].first_sequence < said.written.next_sequence:
@@ -167,9 +168,7 @@ class Sender:
     def _fits(self, batch: Batch) -> bool:
         if not self._unconfirmed and self._window_bytes > 0 and self._window_lines > 0:
             return True  # alone on its way, a batch may be larger than the window
-        return (
-            self._on_way_bytes + batch.size <= self._window_bytes and self._on_way_lines + batch.lines <= self._window_lines
-        )
+        return self._on_way_bytes + batch.size <= self._window_bytes and self._on_way_lines + batch.lines <= self._window_lines
 
     def _reopen(self, now_s: float) -> None:
         self.run += 1

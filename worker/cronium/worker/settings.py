@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cronium.common.config.model import Container, Jobs, Logging, Ssh
+from cronium.common.logging import LogFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,4 +24,4 @@ class WorkerSettings:
     logging: Logging
     heartbeat_s: float
     level: str
-    log_format: str
+    log_format: LogFormat

@@ -140,6 +140,21 @@ class StopWorkerProcess:
 
 
 @dataclass(frozen=True, slots=True)
+class TidyAt:
+    """Have an idle worker look for places that belong to nobody."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveAt:
+    """Of the places it has seen, these belong to nobody."""
+
+    worker: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KillWorker:
     """End a worker that does not become ready."""
 
@@ -205,6 +220,8 @@ Action = (
     | ForgetOutput
     | StartWorker
     | StopWorkerProcess
+    | TidyAt
+    | RemoveAt
     | KillWorker
     | DispatchTo
     | CancelAt

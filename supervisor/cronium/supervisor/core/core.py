@@ -50,6 +50,7 @@ class Core:
         self._empty_polls = self._poll_failures = 0
         self._poll_at_s = 0.0
         self._poll_blocked = False
+        self._tidy_at_s = 0.0
         self._next_number = 1
         self._start_failures = 0
         self._start_at_s = 0.0
@@ -148,6 +149,12 @@ class Core:
                     self._workers[name] = replace(worker, memory_bytes=memory_bytes)
             case on.WorkerIsIdle():
                 self._worker_idle(event, now)
+            case on.WorkerSaw(name, places):
+                known = self.places()
+                self._actions.append(do.RemoveAt(name, tuple(place for place in places if place not in known)))
+            case on.WorkerHasTidied(name):
+                if worker := self._workers.get(name):
+                    self._workers[name] = replace(worker, tidying=False)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
@@ -177,22 +184,19 @@ class Core:
         if event.key != self._poll_key:  # an answer that was given up: the key's other answer brought the same jobs
             return
         self._polling, self._poll_failures = False, 0
-        for job_id in event.cancelled:
-            self._cancel(job_id, now)
-        if self._draining:  # the key stays: whoever is started next asks with it, and gets the same jobs
-            return
-        self._poll_key = None
-        self._writes.append(do.PutPollKey(None))
-        news = sum([self._take_in(job, now) for job in event.jobs])
-        self._empty_polls = 0 if news else self._empty_polls + 1
-        self._poll_at_s = now.mono_s + pause_after_poll(
-            self._rules.polls,
-            empty_polls=self._empty_polls,
-            took_s=event.took_s,
-            jobs=news,
-            told_s=event.next_after_s,
-            jitter=self._random,
-        )
+        if not self._draining:  # else the key stays: whoever is started next asks with it, and gets the same jobs
+            self._poll_key = None
+            self._writes.append(do.PutPollKey(None))
+            news = sum([self._take_in(job, now) for job in event.jobs])
+            self._empty_polls = 0 if news else self._empty_polls + 1
+            self._poll_at_s = now.mono_s + pause_after_poll(
+                self._rules.polls,
+                empty_polls=self._empty_polls,
+                took_s=event.took_s,
+                jobs=news,
+                told_s=event.next_after_s,
+                jitter=self._random,
+            )
         for job_id in event.cancelled:
             self._cancel(job_id, now)
 
@@ -413,6 +417,7 @@ class Core:
     def _decide(self, now: on.Now) -> None:
         self._wake_waiting(now)
         self._dispatch()
+        self._tidy(now)
         self._keep_workers(now)
         self._renew_leases(now)
         self._actions.extend(self._statements.due(self._jobs, self._ended, now))
@@ -425,6 +430,17 @@ class Core:
         for record in list(self._jobs.values()):
             if record.state is JobState.WAITING and record.retry_at_ms <= now.unix_ms and record.place is None:
                 self._put(record.but(state=JobState.READY))
+
+    def _tidy(self, now: on.Now) -> None:
+        """Every now and then an idle worker looks for places that nobody owns."""
+        if now.mono_s < self._tidy_at_s:
+            return
+        for worker in self._workers.values():
+            if worker.idle():
+                self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
+                self._workers[worker.name] = replace(worker, tidying=True)
+                self._actions.append(do.TidyAt(worker.name))
+                return
 
     def _dispatch(self) -> None:
         """Give ready jobs to idle workers: what already has a place first, then by priority, then in order of arrival."""

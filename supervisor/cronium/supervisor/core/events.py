@@ -136,6 +136,21 @@ class WorkerIsIdle:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerSaw:
+    """A worker has looked: these places are there."""
+
+    worker: str
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerHasTidied:
+    """A worker has removed what was left behind."""
+
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerDied:
     """A worker process is gone (seen by the kernel, never guessed), or could not be started."""
 
@@ -205,6 +220,8 @@ Event = (
     | WorkerIsReady
     | WorkerBeats
     | WorkerIsIdle
+    | WorkerSaw
+    | WorkerHasTidied
     | WorkerDied
     | AttemptSaid
     | AttemptOver

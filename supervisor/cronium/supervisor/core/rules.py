@@ -24,6 +24,7 @@ class Rules:
     retry_first_s: float
     retry_longest_s: float
     most_jobs: int = 1000  # here at once, with those whose report was not taken yet
+    tidy_interval_s: float = 30.0  # between two looks for places that nobody owns (DESIGN.md, the reaper)
     keep_done_s: float = 86_400.0
     keep_done_jobs: int = 10_000
     status_per_s: float = 5.0  # half of the contract's 600 a minute (PROTOCOL.md), for all jobs together

@@ -94,12 +94,13 @@ class Worker:
     retiring: bool = False
     job_id: str | None = None
     generation: int = 0
+    tidying: bool = False
     jobs_done: int = 0
     memory_bytes: int = 0
 
     def idle(self) -> bool:
         """Whether it can take a job now."""
-        return self.ready and not self.retiring and self.job_id is None
+        return self.ready and not self.retiring and not self.tidying and self.job_id is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ from starlette.requests import Request
 from cronium.supervisor.standalone import operations
 from cronium.supervisor.standalone.errors import ApiError, invalid
 from cronium.supervisor.standalone.frames import Entry, batch_of
-from cronium.supervisor.standalone.http import Call, Route
 from cronium.supervisor.standalone.limits import Limit
 from cronium.supervisor.standalone.log_store import PLAIN
 from cronium.supervisor.standalone.operations import Answer, Polled, PollRequest, iso
+from cronium.supervisor.standalone.route import Call, Route
 from cronium.supervisor.standalone.rules import Sender
 from cronium.supervisor.standalone.schemas import Acknowledge, Complete, Health, LogUpload, Renew, StatusReport
 from cronium.supervisor.standalone.services import QUEUE, now_ms, wait

@@ -14,13 +14,13 @@ from cronium.supervisor.standalone import client_operations, operations, views
 from cronium.supervisor.standalone.client_operations import LogPage
 from cronium.supervisor.standalone.errors import ApiError, invalid
 from cronium.supervisor.standalone.frames import Entry, unpacked
-from cronium.supervisor.standalone.http import Call, Route
+from cronium.supervisor.standalone.log_socket import cancel_frame
 from cronium.supervisor.standalone.log_store import FrameRow
 from cronium.supervisor.standalone.operations import Answer, iso
+from cronium.supervisor.standalone.route import Call, Route
 from cronium.supervisor.standalone.rules import Job, Status
 from cronium.supervisor.standalone.schemas import SubmitJob
 from cronium.supervisor.standalone.services import QUEUE, now_ms, wait
-from cronium.supervisor.standalone.socket import cancel_frame
 
 BASE = "/api/client"
 _MAX_LIST = 1000

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from cronium.supervisor.standalone.http import Route
+from cronium.supervisor.standalone.route import Route
 from cronium.supervisor.standalone.schemas import Body
 
 _PATH_PARAMETER = re.compile(r"\{(\w+)\}")

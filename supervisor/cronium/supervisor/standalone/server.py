@@ -30,16 +30,17 @@ from cronium.common.crypto import load_seal
 from cronium.common.errors import CroniumError
 from cronium.supervisor.standalone import api, client_api, openapi
 from cronium.supervisor.standalone.database import Database
-from cronium.supervisor.standalone.http import Call, Route, unknown_route
 from cronium.supervisor.standalone.limits import RateLimits
+from cronium.supervisor.standalone.log_socket import serve as serve_socket
 from cronium.supervisor.standalone.maintenance import keep_time
 from cronium.supervisor.standalone.operations import Answer
+from cronium.supervisor.standalone.route import Call, Route, unknown_route
 from cronium.supervisor.standalone.services import Services
 from cronium.supervisor.standalone.settings import StandaloneSettings
-from cronium.supervisor.standalone.socket import serve as serve_socket
 
 _log = structlog.get_logger()
 _GRACE_S = 1  # whole seconds, as uvicorn wants it
+_KEEP_ALIVE_S = 75  # longer than any pause between polls, so that a supervisor keeps its connections
 _MAX_CONNECTIONS = 1000
 SOCKET_PATH = "/api/socket"
 
@@ -115,6 +116,7 @@ async def _serve(services: Services, listener: socket.socket) -> None:
             access_log=False,
             server_header=False,
             limit_concurrency=_MAX_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_GRACE_S,
         )
     )

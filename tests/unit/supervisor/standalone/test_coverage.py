@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zlib
 
 from hypothesis import given
@@ -59,7 +60,7 @@ def test_frames_in_any_order_and_overlapping_make_one_extent(sent: list[tuple[st
             here = sorted([e for e in here if e not in gone] + [whole], key=lambda e: e.first)
         seen |= set(range(first, last + 1))
         assert {n for e in here for n in range(e.first, e.last + 1)} == seen
-        assert all(one.last + 1 < other.first for one, other in zip(here, here[1:], strict=False))
+        assert all(one.last + 1 < other.first for one, other in itertools.pairwise(here))
         verdict = check(expected, here)
         assert verdict.state == ("true" if len(seen) == len(sent) else "pending")
         assert {n for gap in verdict.missing for n in range(gap[0], gap[1] + 1)} == set(range(1, len(sent) + 1)) - seen

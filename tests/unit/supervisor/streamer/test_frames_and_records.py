@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cronium.common.messages import Announce, FileMark, Forget, Position, StreamTotals, Summary
 from cronium.supervisor.streamer.frames import DamagedError, entries_of, log_frame
 from cronium.supervisor.streamer.records import Kind, Mark, RecordError, decode, encode
-from tests.unit.supervisor.streamer.streamer_parts import batch
+from peers.streamer_parts import batch
 
 counts = st.integers(0, 2**50)
 totals = st.builds(StreamTotals, counts, counts, st.integers(0, 2**32 - 1))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cronium.common.messages import Batch, Position
 from cronium.supervisor.streamer import tails
 from cronium.supervisor.streamer.tails import Tail, is_truncated
-from tests.unit.supervisor.streamer.streamer_parts import batch
+from peers.streamer_parts import batch
 
 
 @pytest.fixture(autouse=True)

@@ -66,6 +66,7 @@ class Engine:
         self._docker = docker
         self._lock = threading.Lock()
         self._made: APIClient | None = None
+        self._description: Description | None = None
 
     @property
     def _client(self) -> APIClient:
@@ -86,11 +87,16 @@ class Engine:
     # --- the engine ----------------------------------------------------------------------------------------------------
 
     def describe(self) -> Description:
-        """Who it is, and how it stores things (about 10 ms)."""
+        """Who it is, and how it stores things; asked once (10 ms)."""
+        if self._description is not None:
+            return self._description
         with self._told("ask the engine", Reason.ENGINE_ERROR):
             info = self._client.info()
         backing = dict(pair for pair in info.get("DriverStatus") or () if len(pair) == 2)
-        return Description(str(info.get("ID", "")), str(info.get("Driver", "")), str(backing.get("Backing Filesystem", "")))
+        self._description = Description(
+            str(info.get("ID", "")), str(info.get("Driver", "")), str(backing.get("Backing Filesystem", ""))
+        )
+        return self._description
 
     # --- images ----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +207,7 @@ class Engine:
         """The labels of all containers, running or not, that carry these."""
         with self._told("list containers", Reason.ENGINE_ERROR):
             found = self._client.containers(all=True, filters={"label": [f"{name}={value}" for name, value in labels.items()]})
-        return tuple({**(one.get("Labels") or {}), "id": str(one["Id"])} for one in found)
+        return tuple(one.get("Labels") or {} for one in found)
 
     def cpu_usec(self, container: str) -> int | None:
         """CPU time it has used so far; None when it does not run."""
@@ -301,11 +307,11 @@ class Engine:
                 raise
         return True
 
-    def volumes(self, labels: Mapping[str, str]) -> tuple[str, ...]:
-        """Names of volumes that carry these labels."""
+    def volumes(self, labels: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
+        """The labels of all volumes that carry these."""
         with self._told("list volumes", Reason.ENGINE_ERROR):
             found = self._client.volumes(filters={"label": [f"{name}={value}" for name, value in labels.items()]})
-        return tuple(str(volume["Name"]) for volume in found.get("Volumes") or ())
+        return tuple(volume.get("Labels") or {} for volume in found.get("Volumes") or ())
 
     def has_volume(self, name: str) -> bool:
         """Whether there is a volume of this name."""

@@ -12,7 +12,9 @@ from cronium.worker.container.engine import Engine
 from cronium.worker.container.events import Events
 from cronium.worker.container.execution import Execution
 from cronium.worker.container.limits import plan, problems_of
+from cronium.worker.container.networks import remove_network
 from cronium.worker.container.phases import PHASES
+from cronium.worker.container.reaper import places_seen
 from cronium.worker.container.removal import remove_place
 from cronium.worker.container.settings import settings_of
 from cronium.worker.executor import Attempt, Control, Update
@@ -51,3 +53,11 @@ class ContainerExecutor:
     def cleanup(self, place: str) -> None:
         """See `Executor`."""
         remove_place(self._engine, place, self._settings)
+
+    def places(self) -> frozenset[str]:
+        """See `Executor`."""
+        return places_seen(self._engine, self._settings)
+
+    def leave(self) -> None:
+        """See `Executor`."""
+        remove_network(self._engine, self._settings)

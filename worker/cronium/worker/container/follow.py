@@ -31,8 +31,8 @@ def follow(execution: Execution) -> Iterator[Update]:
     try:
         while True:
             over = end.known  # asked before reading: what is read after the end is all there is
-            quiet = yield from _output(execution, files)
             yield from _news(execution, files)
+            quiet = yield from _output(execution, files)
             files.give_back({name: execution.control.durable(name) for name in STREAMS})
             if over and quiet:
                 if fetched:

@@ -25,6 +25,7 @@ from cronium.supervisor.standalone.services import Services, now_ms
 _log = structlog.get_logger()
 _AUTHENTICATE_TIMEOUT_S = 10.0
 _MAX_UNSENT = 64
+_MAX_UNSTORED_BYTES = 32 * 1024 * 1024
 _IN_A_THREAD_FROM_BYTES = 256 * 1024  # smaller frames are parsed within a millisecond or two
 _MAX_GARBAGE = 10
 _POLICY_VIOLATION, _TRY_AGAIN_LATER, _SERVICE_RESTART = 1008, 1013, 1012  # RFC 6455, 7.4, and its registry
@@ -36,6 +37,7 @@ class _Storing:
 
     number: int
     job_id: str
+    size_bytes: int
     outcome: asyncio.Future[Refusal | None]
 
 
@@ -65,6 +67,8 @@ class _Connection:
         self._services = services
         self._orchestrator = orchestrator
         self._outgoing: asyncio.Queue[dict[str, Any] | _Storing] = asyncio.Queue(_MAX_UNSENT)
+        self._unstored_bytes = 0
+        self._room = asyncio.Event()
         self._garbage = 0
 
     async def run(self) -> None:
@@ -109,6 +113,8 @@ class _Connection:
             item = await self._outgoing.get()
             if isinstance(item, _Storing):
                 frame = _ack(item.number, await item.outcome)
+                self._unstored_bytes -= item.size_bytes
+                self._room.set()
                 self._services.bells.ring(item.job_id)
             else:
                 frame = item
@@ -141,6 +147,9 @@ class _Connection:
         if type(number) is not int:
             raise invalid([("id", f"a frame of type {str(kind)[:40]!r} needs an integer")])
         await self._outgoing.put(await self._outcome(kind, number, frame, raw, encoding, large))
+        while self._unstored_bytes > _MAX_UNSTORED_BYTES:
+            self._room.clear()
+            await self._room.wait()
 
     async def _outcome(
         self, kind: Any, number: int, frame: dict[str, Any], raw: bytes, encoding: int, large: bool
@@ -159,18 +168,19 @@ class _Connection:
                     batch = await asyncio.to_thread(batch_of, *arguments) if large else batch_of(*arguments)
                 except ApiError as error:
                     return _ack(number, error)
-                return self._stored(number, batch, Sender(self._orchestrator, epoch))
+                return self._stored(number, len(raw), batch, Sender(self._orchestrator, epoch))
             case "status" | "error":  # for eyes: what counts comes by HTTP
                 return _ack(number, None)
             case _:
                 return _ack(number, invalid([("type", f"{str(kind)[:40]!r} is not log, status, error or ping")]))
 
-    def _stored(self, number: int, batch: Batch, sender: Sender) -> _Storing:
+    def _stored(self, number: int, size_bytes: int, batch: Batch, sender: Sender) -> _Storing:
         """Have a batch stored; its acknowledgement is sent when that is done."""
         limit_bytes = self._services.settings.max_job_log_bytes
         future = self._services.database.submit(lambda store: operations.take_lines(store, batch, sender, limit_bytes))
 
-        return _Storing(number, batch.job_id, future)
+        self._unstored_bytes += size_bytes
+        return _Storing(number, batch.job_id, size_bytes, future)
 
 
 def cancel_frame(job_id: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.positions import Positions
 from cronium.supervisor.streamer.spool import Spool
 from cronium.supervisor.streamer.windows import Limits
-from tests.peers.line_worker import encode
+from peers.line_worker import encode
 
 MIB = 1024 * 1024
 KEY = bytes(32)

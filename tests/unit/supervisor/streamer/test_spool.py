@@ -1,0 +1,177 @@
+"""The log on disk: what was written is read again, a torn end is cut off, it is bounded, and a foreign file is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peers.streamer_parts import MIB, announce, batch, spool
+
+from cronium.common.crypto import SealError
+from cronium.common.messages import Batch
+from cronium.supervisor.streamer.records import Mark, Record
+from cronium.supervisor.streamer.segment import SpoolError
+from cronium.supervisor.streamer.spool import SpoolFullError
+
+
+def fill(log: object, count: int, size: int = 200) -> list[Batch]:
+    found = [batch(texts=(f"{n} " + "x" * size,)) for n in range(count)]
+    for one in found:
+        log.append(one)  # type: ignore[attr-defined]
+    return found
+
+
+def segments(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.spool"))
+
+
+def test_a_restart_reads_everything_in_order(tmp_path: Path) -> None:
+    """Promise 5: a kill at any instant loses no line that was written."""
+    log = spool(tmp_path)
+    written: list[Record] = [announce()]
+    log.append(announce())
+    written += fill(log, 3000, 1000)  # over several segments
+    log.append(Mark(12, 99))
+    log.close()
+    assert len(segments(tmp_path)) > 2
+    again = spool(tmp_path)
+    assert [s.record for s in again.recover()] == [*written, Mark(12, 99)]
+    assert again.mark == Mark(12, 99)
+    again.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4000), st.booleans())
+def test_a_torn_end_is_cut_off_wherever_it_was_torn(tmp_path_factory: pytest.TempPathFactory, cut: int, garbage: bool) -> None:
+    folder = tmp_path_factory.mktemp("spool")
+    log = spool(folder)
+    written = fill(log, 10)
+    ends = [log.end]
+    log.close()
+    path = segments(folder)[-1]
+    size = ends[-1] - cut
+    if size < 16:
+        size = 16
+    with path.open("r+b") as file:
+        file.truncate(size)
+        if garbage:
+            file.seek(size)
+            file.write(os.urandom(500))
+    again = spool(folder)
+    found = [s.record for s in again.recover()]
+    assert found == written[: len(found)]
+    assert again.end <= size
+    more = batch(texts=("after",))
+    again.append(more)
+    again.close()
+    third = spool(folder)
+    assert [s.record for s in third.recover()] == [*found, more]
+    third.close()
+
+
+def test_the_cursor_gives_every_batch_once_from_memory_and_from_the_file(tmp_path: Path) -> None:
+    log = spool(tmp_path)
+    read: list[Batch] = []
+
+    def take(count: int) -> None:
+        while count and (spooled := log.peek()) is not None:
+            assert isinstance(spooled.record, Batch)
+            read.append(spooled.record)
+            log.advance()
+            count -= 1
+
+    written: list[Batch] = []
+    for number in range(40):
+        written += fill(log, 150, 500)  # more than is kept in memory (100)
+        log.append(Mark(0, number))
+        take(30 + number * 7 % 200)
+    take(100_000)
+    assert read == written
+    log.seek(0)
+    read.clear()
+    take(100_000)
+    assert read == written
+    log.close()
+
+
+def test_it_is_bounded_and_goes_on_when_old_segments_go(tmp_path: Path) -> None:
+    """Promise 7."""
+    log = spool(tmp_path, max_bytes=16 * MIB)
+    with pytest.raises(SpoolFullError):
+        for _ in range(100_000):
+            fill(log, 1, 10_000)
+    assert sum(path.stat().st_blocks * 512 for path in segments(tmp_path)) <= 16 * MIB
+    assert log.free_bytes() < 20_000
+    log.append(announce())  # what is no batch still finds room
+    log.drop_below(log.end // 2)
+    assert log.free_bytes() > 6 * MIB
+    fill(log, 1, 10_000)
+    log.close()
+
+
+def test_a_file_that_is_not_ours_is_refused_and_left_alone(tmp_path: Path) -> None:
+    foreign = tmp_path / f"{0:020d}.spool"
+    foreign.write_bytes(b"somebody's only copy of something")
+    with pytest.raises(SpoolError, match="not a file of this spool: move it out"):
+        spool(tmp_path)
+    assert foreign.read_bytes() == b"somebody's only copy of something"
+
+
+def test_another_key_is_told_and_nothing_is_cut(tmp_path: Path) -> None:
+    log = spool(tmp_path)
+    fill(log, 3)
+    log.close()
+    with pytest.raises(SealError, match="right key"):
+        list(spool(tmp_path, key=b"k" * 32).recover())
+    again = spool(tmp_path)
+    assert len(list(again.recover())) == 3
+    again.close()
+
+
+def test_what_is_stored_cannot_be_read_without_the_key(tmp_path: Path) -> None:
+    """Promise 6."""
+    log = spool(tmp_path)
+    log.append(batch(texts=("a password in a line",), job="secret-name"))
+    log.close()
+    stored = b"".join(path.read_bytes() for path in segments(tmp_path))
+    assert b"password" not in stored
+    assert b"secret-name" not in stored
+
+
+def test_two_streamers_never_write_to_one_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cronium.supervisor.streamer.spool._LOCK_WAIT_S", 0.05)
+    log = spool(tmp_path)
+    with pytest.raises(SpoolError, match="another streamer"):
+        spool(tmp_path)
+    log.close()
+    spool(tmp_path).close()
+
+
+def test_a_segment_made_in_the_moment_of_a_power_cut_is_no_error(tmp_path: Path) -> None:
+    log = spool(tmp_path)
+    written = fill(log, 3)
+    end = log.end
+    log.close()
+    (tmp_path / f"{end:020d}.spool").write_bytes(b"\0" * 4096)
+    again = spool(tmp_path)
+    assert [s.record for s in again.recover()] == written
+    again.close()
+
+
+def test_damage_in_an_old_segment_costs_that_segment_only(tmp_path: Path) -> None:
+    log = spool(tmp_path)
+    written = fill(log, 3000, 1000)
+    log.close()
+    first, second = segments(tmp_path)[:2]
+    with first.open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    again = spool(tmp_path)
+    found = [s.record for s in again.recover()]
+    assert 0 < len(found) < len(written)
+    assert found[-1] == written[-1]
+    assert found == [w for w in written if w in found]
+    again.close()
