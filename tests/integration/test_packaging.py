@@ -28,11 +28,20 @@ class Environment:
 
     def pip(self, *arguments: str | Path) -> None:
         python = self.folder / "bin/python"
-        command = [sys.executable, "-m", "pip", "--python", python, "--quiet", "--disable-pip-version-check", *arguments]
+        command: list[str | Path] = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            python,
+            "--quiet",
+            "--disable-pip-version-check",
+            *arguments,
+        ]
         subprocess.run(command, check=True, timeout=_TIMEOUT_S)
 
     def run(self, program: str, *arguments: str, cwd: Path = Path("/")) -> str:
-        command = [self.folder / "bin" / program, *arguments]
+        command: list[str | Path] = [self.folder / "bin" / program, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, cwd=cwd, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -56,7 +65,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", target, source]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        target,
+        source,
+    ]
     subprocess.run(command, check=True, timeout=_TIMEOUT_S)
     return next(target.glob("*.whl"))
 

@@ -104,7 +104,7 @@ def running_queue(folder: Path, **settings: Any) -> Iterator[Queue]:
         yield queue
     finally:
         if queue.process.poll() is None:
-            queue.end()
+            queue.end(signal.SIGKILL)  # a quick end; an orderly one has tests of its own
 
 
 class Orchestrator:

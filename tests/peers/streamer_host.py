@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import psutil
 import zmq
@@ -30,6 +30,7 @@ class StreamerHost:
 
     settings: StreamerSettings
     heard: list[Message] = field(default_factory=list)
+    prefix: ClassVar[list[str]] = []  # a program that starts the streamer by its arguments
     process: subprocess.Popen[bytes] | None = None
     cpu_s: float = 0.0
     most_memory_bytes: int = 0
@@ -50,7 +51,7 @@ class StreamerHost:
     def start(self) -> StreamerHost:
         settings = replace(self.settings, parent_pid=os.getpid())
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cronium.supervisor.streamer"], stdin=subprocess.PIPE, stderr=self._log()
+            [*self.prefix, sys.executable, "-m", "cronium.supervisor.streamer"], stdin=subprocess.PIPE, stderr=self._log()
         )
         assert self.process.stdin is not None
         self.process.stdin.write(settings.pack())

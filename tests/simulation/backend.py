@@ -167,8 +167,8 @@ class Backend:
             return
 
         def arrive() -> None:
-            polled = self._polled(action, started_s)
-            if polled.jobs or polled.cancelled or action.wait_s == 0:
+            polled, news = self._polled(action, started_s)
+            if polled.jobs or news or action.wait_s == 0:
                 world.clock.after(0.02, lambda: answer(polled))
                 return
             held = _Held(action, world.clock.now_s + action.wait_s, started_s, answer)
@@ -179,18 +179,18 @@ class Backend:
 
     def _ring(self) -> None:
         for held in list(self._held):
-            polled = self._polled(held.action, held.started_s)
-            if polled.jobs or polled.cancelled:
+            polled, news = self._polled(held.action, held.started_s)
+            if polled.jobs or news:
                 self._held.remove(held)
                 self._world.clock.after(0.01, lambda h=held, p=polled: h.answer(p))  # type: ignore[misc]
 
     def _release(self, held: _Held) -> None:
         if held in self._held:
             self._held.remove(held)
-            held.answer(self._polled(held.action, held.started_s))
+            held.answer(self._polled(held.action, held.started_s)[0])
 
-    def _polled(self, action: do.Poll, started_s: float) -> on.Polled:
-        """As `standalone.operations.poll` does it."""
+    def _polled(self, action: do.Poll, started_s: float) -> tuple[on.Polled, bool]:
+        """As `standalone.operations.poll` does it; whether there is something to cancel that was not told before."""
         now_ms, plan = self._world.clock.unix_ms(), self._world.plan
         self._expire()
         given = self._answers.get(("poll", action.key))
@@ -215,7 +215,7 @@ class Backend:
         news = tuple(job_id for job_id in cancelled if not self.jobs[job_id].cancel_told)
         for job_id in news:
             self.jobs[job_id] = replace(self.jobs[job_id], cancel_told=True)
-        return on.Polled(action.key, tuple(offered), news or cancelled[:0], self._world.clock.now_s - started_s)
+        return on.Polled(action.key, tuple(offered), cancelled, self._world.clock.now_s - started_s), bool(news)
 
     def _queued(self, job: Job) -> on.QueuedJob:
         known = self.submitted[job.id]

@@ -32,6 +32,7 @@ from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop, prepare_runtime_dir
 from cronium.supervisor.pool.roles import Role
+from cronium.supervisor.pool.settings import worker_settings
 from cronium.supervisor.pool.workers import WorkerPool
 from cronium.supervisor.stop import StopOrders
 from cronium.supervisor.streamer.settings import StreamerSettings
@@ -79,7 +80,7 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> N
         memory = journal.load()
         core = Core(_rules(config, installation), secrets.randbits(64))
         core.restore(memory.records, memory.ended, memory.poll_key)
-        pool = WorkerPool(_worker_settings(config, installation), config.runtime_dir)
+        pool = WorkerPool(worker_settings(config, installation), config.runtime_dir)
         lanes = BackendLanes(
             lambda: BackendSession(backend.http_url, backend.token, installation, config.api.timeout),
             installation,
@@ -159,21 +160,6 @@ def _rules(config: Config, installation: str) -> Rules:
         retry_first_s=retry.initial_delay,
         retry_longest_s=retry.max_delay,
     )
-
-
-def _worker_settings(config: Config, installation: str) -> dict[str, object]:
-    return {
-        "installation": installation,
-        "runtime_dir": config.runtime_dir,
-        "state_dir": config.state_dir,
-        "container": config.container,
-        "ssh": config.ssh,
-        "jobs": config.jobs,
-        "logging": config.logging,
-        "heartbeat_s": config.workers.heartbeat_interval,
-        "level": config.monitoring.logging.level,
-        "log_format": config.monitoring.logging.format,
-    }
 
 
 def _streamer_settings(config: Config, backend: Backend, installation: str) -> StreamerSettings:

@@ -108,11 +108,11 @@ find_program() {
     program='' missing=127
     set -f
     IFS=:
-    for directory in $PATH; do
-        if [ -f "$directory/$1" ]; then
+    for folder in $PATH; do
+        if [ -f "$folder/$1" ]; then
             missing=126
-            if [ -x "$directory/$1" ]; then
-                program=$directory/$1 missing=0
+            if [ -x "$folder/$1" ]; then
+                program=$folder/$1 missing=0
                 break
             fi
         fi
@@ -134,15 +134,15 @@ read_stat() {
     state=$1 parent=$2 session=$4 start_ticks=${20}
 }
 
-# PID: waits for it, however often a signal comes between; its status is in $status.
+# PID STATUS: waits for it, however often a signal comes between. Its status is in $status, or STATUS when a signal hid it (127 then).
 await() {
-    while :; do
+    interrupted=1
+    while [ "$interrupted" ]; do
         interrupted=''
         wait "$1"
-        result=$?
-        [ "$result" -eq 127 ] || status=$result
-        [ "$interrupted" ] || return 0
+        status=$?
     done
+    [ "$status" -ne 127 ] || status=$2
 }
 
 # SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as it gets USR1 itself, and USR2 after GRACE more, or at once when
@@ -220,11 +220,11 @@ tell_lost() {
     say "output_lost $1 pump_lost -"
 }
 
-# A pump that has gone while the wrapper, which holds both pipes open, has not: the job did it. Nobody reads that stream any more.
+# A pump that has gone while the wrapper, which holds both pipes open, has more to do: the job did it. Nobody reads that stream any more.
 miss_pump() {
     ! is_gone "$pump_stdout" || pump_gone=stdout
     ! is_gone "$pump_stderr" || pump_gone="$pump_gone stderr"
-    if [ -z "$pump_gone" ] || is_gone "$wrapper"; then
+    if [ -z "$pump_gone" ] || [ -s "$run/code" ] || is_gone "$wrapper"; then
         pump_gone=''
         return 1
     fi
@@ -326,7 +326,7 @@ reader=$!
 exec 3<&- </dev/null
 start_alarm "$stdin_wait_s" ALRM 0
 attend
-await "$reader"
+await "$reader" 0
 [ "$terms" -eq 0 ] || fail 143 cancelled "before the job came"
 [ -e "$run/spec" ] || fail 125 no_input
 [ -e "$run/complete" ] || fail 125 incomplete
@@ -385,9 +385,8 @@ exec 7>&- 8>&-
 stage=running
 trap attend CHLD
 attend
-await "$wrapper"
+await "$wrapper" 137
 stage=ended
-trap - CHLD
 code=$status
 read -r code <"$run/code"
 say "ended $code $why"
@@ -409,11 +408,9 @@ while strike KILL; do
 done
 kill -TERM "$alarm"
 
-status=0
-await "$pump_stdout"
+await "$pump_stdout" 0
 [ "$status" -eq 0 ] || tell_lost stdout
-status=0
-await "$pump_stderr"
+await "$pump_stderr" 0
 [ "$status" -eq 0 ] || tell_lost stderr
 
 # The file size limit cuts the archive, exactly and without a pipe; it counts in blocks of 512.

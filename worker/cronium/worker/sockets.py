@@ -6,8 +6,6 @@ and the streamer are answered, batches leave, beats are sent. Single-threaded, b
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
@@ -19,6 +17,7 @@ import zmq
 from cronium.common.addresses import OUTPUT, POSITIONS, SUPERVISOR, WELCOME, endpoint
 from cronium.common.messages import Message, Said, WorkerBeat
 from cronium.common.wire import WireError, pack, unpack
+from cronium.worker.blocking import call_in_thread
 from cronium.worker.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -119,27 +118,12 @@ class Sockets:
 
     def call(self, function: Callable[[], T], timeout_s: float) -> T:
         """Run something that blocks in a thread, serving the sockets meanwhile. Raises TimeoutError when it takes longer."""
-        results: list[T] = []
-        errors: list[BaseException] = []
-        done = os.eventfd(0, os.EFD_CLOEXEC)
 
-        def run() -> None:
-            try:
-                results.append(function())
-            except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
-                errors.append(error)
-            os.eventfd_write(done, 1)
+        def wait_for(done: int) -> None:
+            if not self.wait((done,), timeout_s):
+                raise TimeoutError(f"no answer within {timeout_s:g} s")
 
-        thread = threading.Thread(target=run, name="blocking call", daemon=True)
-        thread.start()
-        if not self.wait((done,), timeout_s):
-            # The descriptor stays open: the thread that is left to itself will still write to it.
-            raise TimeoutError(f"no answer within {timeout_s:g} s")
-        thread.join()
-        os.close(done)
-        if errors:
-            raise errors[0]
-        return results[0]
+        return call_in_thread(function, wait_for)
 
     def close(self) -> None:
         """Close all; what was just sent still has a moment to leave."""

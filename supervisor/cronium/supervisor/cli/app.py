@@ -1,65 +1,101 @@
-"""The command line: one typer application, a module for each group of commands.
+"""The command line: which commands there are. Each is a module of this folder with a typer application, loaded when it is called.
 
-Runs in whatever process a person starts; only `run` becomes the supervisor.
+Runs in whatever process a person starts; only `run` becomes the supervisor. Help and completion load no more than they need.
 """
 
 from __future__ import annotations
 
-import os
+import importlib
 import sys
-from pathlib import Path
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from typer.core import TyperCommand, TyperGroup
 
-from cronium.common.config.load import LoadedConfig, load_config
-from cronium.common.config.problems import ConfigError
-from cronium.common.errors import CroniumError
-from cronium.common.logging import configure_logging
-from cronium.supervisor.cli import images
-from cronium.supervisor.cli.config_view import render_problems
-from cronium.supervisor.cli.quickstart import quickstart_command
-
-app = typer.Typer(no_args_is_help=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-app.add_typer(images.app, name="images")
-app.command("quickstart", epilog="Example: cronium-supervisor quickstart --keep")(quickstart_command)
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="The YAML file; CRONIUM_CONFIG names it as well.", envvar="CRONIUM_CONFIG")
-]
+PROGRAM = "cronium-supervisor"
+_OF_THE_PROGRAM = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 
-def load_or_exit(path: Path | None, *, standalone: bool) -> LoadedConfig:
-    """The configuration; when it is wrong, all that is wrong on stderr, and exit code 2."""
-    try:
-        return load_config(path, os.environ, standalone=standalone)
-    except ConfigError as error:
-        Console(stderr=True).print(render_problems(error.problems))
-        raise typer.Exit(2) from None
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A command: the module that has it, and its line in the list of commands."""
+
+    module: str
+    help: str
 
 
-@app.command("run")
-def run_supervisor(
-    config: ConfigOption = None,
-    standalone: Annotated[bool, typer.Option("--standalone", help="Bring the queue along: no other backend is needed.")] = False,
+COMMANDS: Mapping[str, Entry] = {
+    "run": Entry("run", "Run the supervisor in the foreground (the default)."),
+    "validate": Entry("validate", "Check the configuration, and show what is in force."),
+    "exec": Entry("exec", "Run one job here, without a backend."),
+    "submit": Entry("submit", "Submit a job to the standalone queue."),
+    "jobs": Entry("jobs", "List the jobs of the standalone queue."),
+    "logs": Entry("logs", "Show the lines of a job of the standalone queue."),
+    "cancel": Entry("cancel", "End a job of the standalone queue."),
+    "images": Entry("images", "Build and list the images that jobs run in."),
+    "quickstart": Entry("quickstart", "Run three jobs here: from nothing to a table of what they did."),
+}
+
+
+class Commands(TyperGroup):
+    """The group of all commands: knows their names and lines, and loads the one that is called."""
+
+    def list_commands(self, _context: Any) -> list[str]:
+        """Their names, in the order of the list."""
+        return list(COMMANDS)
+
+    def get_command(self, _context: Any, name: str) -> TyperCommand | None:
+        """What help and completion need of a command."""
+        entry = COMMANDS.get(name)
+        return None if entry is None else TyperCommand(name, help=entry.help)
+
+    def resolve_command(self, context: Any, arguments: list[str]) -> Any:
+        """The command that is called, itself."""
+        name, command, rest = super().resolve_command(context, arguments)
+        if command is not None and command.name in COMMANDS:
+            command = load(command.name)
+        return name, command, rest
+
+
+def load(name: str) -> Any:
+    """A command with its options."""
+    module = importlib.import_module(f"{__package__}.{COMMANDS[name].module}")
+    command = typer.main.get_command(module.app)
+    command.name = name
+    return command
+
+
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
+    epilog=f"Example: {PROGRAM} exec etc/examples/hello.sh",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cronium.common import VERSION
+
+        typer.echo(f"{PROGRAM} {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which version this is.")
+    ] = False,
 ) -> None:
-    """Run the supervisor in the foreground."""
-    from cronium.supervisor.serve import serve
-
-    loaded = load_or_exit(config, standalone=standalone)
-    own = loaded.config.monitoring.logging
-    configure_logging("supervisor", own.level, own.format)
-    console = Console(stderr=True)
-    try:
-        serve(loaded.config, standalone=standalone, tell=lambda line: console.print(line, highlight=False))
-    except (CroniumError, OSError) as error:
-        console.print(f"[bold red]cronium-supervisor cannot run:[/] {error}", highlight=False)
-        raise typer.Exit(1) from None
+    """Run Cronium's jobs. Without a command it is `run`."""
 
 
 def run() -> None:
     """Run the command line; without a command it is `run`."""
     arguments = sys.argv[1:]
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("--help", "-h", "--version")):
+    if not arguments or (arguments[0].startswith("-") and arguments[0] not in _OF_THE_PROGRAM):
         arguments = ["run", *arguments]
-    app(args=arguments, prog_name="cronium-supervisor")
+    app(args=arguments, prog_name=PROGRAM)

@@ -27,7 +27,7 @@ _SHOWN_LOG_LINES = 15
 
 
 class SupervisorStartError(CroniumError):
-    """The supervisor did not come up. The message has the end of its log and what to do next."""
+    """The supervisor did not come up, or did not stay. The message has the end of its log and what to do next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,15 @@ class OwnSupervisor:
         """Wait until its queue answers. Raises SupervisorStartError."""
         deadline = time.monotonic() + _READY_TIMEOUT_S
         while not self._is_ready():
-            if self.process.poll() is not None:
-                raise self._failed(f"The supervisor ended with exit code {self.process.returncode}")
+            self.raise_if_ended()
             if time.monotonic() > deadline:
                 raise self._failed(f"The supervisor was not ready after {_READY_TIMEOUT_S:.0f} s")
             time.sleep(_POLL_S)
+
+    def raise_if_ended(self) -> None:
+        """Raise SupervisorStartError when it does not run any more."""
+        if self.process.poll() is not None:
+            raise self._failed(f"The supervisor ended with exit code {self.process.returncode}")
 
     def _is_ready(self) -> bool:
         if _written_ns(self.address) == self.address_before_ns:

@@ -105,6 +105,7 @@ def quickstart_command(
             with console.status("Starting the supervisor"):
                 supervisor.wait_until_ready()
             results = run_jobs(supervisor, console)
+            supervisor.raise_if_ended()
             if keep:
                 cleanup.pop_all()
     except CroniumError as error:

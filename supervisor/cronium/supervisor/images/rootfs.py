@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .events import ImageBuildError
+
 _COPY_TIMEOUT_S = 300
 
 # The engine mounts /dev, /proc and /sys itself; the rest are caches, logs and what only installing packages needs.
@@ -88,8 +90,12 @@ def workplace(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        for mount in _mounts_below(folder):
-            subprocess.run(["umount", "--lazy", "--", mount], check=True, timeout=_COPY_TIMEOUT_S)
+        mounted = _mounts_below(folder)
+        if mounted:
+            raise ImageBuildError(
+                f"{folder} cannot be removed: something is still mounted in it. "
+                f"Next: `umount {' '.join(mounted)}`, then `rm -r {folder}`."
+            )
         shutil.rmtree(folder)
 
 

@@ -36,8 +36,6 @@ class _Storing:
     """A frame on its way into the database."""
 
     number: int
-    job_id: str
-    size_bytes: int
     outcome: asyncio.Future[Refusal | None]
 
 
@@ -111,13 +109,7 @@ class _Connection:
     async def _send(self) -> None:
         while True:
             item = await self._outgoing.get()
-            if isinstance(item, _Storing):
-                frame = _ack(item.number, await item.outcome)
-                self._unstored_bytes -= item.size_bytes
-                self._room.set()
-                self._services.bells.ring(item.job_id)
-            else:
-                frame = item
+            frame = _ack(item.number, await item.outcome) if isinstance(item, _Storing) else item
             await self._websocket.send_text(orjson.dumps(frame).decode())
 
     async def _read(self) -> None:
@@ -178,9 +170,15 @@ class _Connection:
         """Have a batch stored; its acknowledgement is sent when that is done."""
         limit_bytes = self._services.settings.max_job_log_bytes
         future = self._services.database.submit(lambda store: operations.take_lines(store, batch, sender, limit_bytes))
-
         self._unstored_bytes += size_bytes
-        return _Storing(number, batch.job_id, size_bytes, future)
+
+        def done(_: asyncio.Future[Refusal | None]) -> None:
+            self._unstored_bytes -= size_bytes
+            self._room.set()
+            self._services.bells.ring(batch.job_id)  # also when this connection is gone by now
+
+        future.add_done_callback(done)
+        return _Storing(number, future)
 
 
 def cancel_frame(job_id: str) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def test_segments_go_when_acknowledged_and_state_that_was_only_there_is_written_
     assert again.summary("job", 1) == loud
     assert again.summary("gone", 1).position == Position()
     assert again.positions.get("job", 1).waiting_batches == 0  # type: ignore[union-attr]
-    assert again.batch(batch(Position(2), ("more",), "quiet", worker="w2"), 0.0) is Verdict.REJECTED
+    assert again.batch(batch(Position(3), ("more",), "quiet", worker="w2"), 0.0) is Verdict.REJECTED
     assert again.batch(batch(quiet.position, ("more",), "quiet", worker="w2"), 0.0) is Verdict.TAKE
     log.close()
 

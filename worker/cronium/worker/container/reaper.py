@@ -1,9 +1,9 @@
 """Leftovers of this installation on the engine and in the state folder: containers, volumes, folders whose place nobody knows.
 
-Runs in a process of its own, started by name by the supervisor every now and then (`python -m cronium.worker.container.reaper`), as
-the supervisor itself must not talk to an engine: that may block. The order is what makes it safe without any clock: first
-everything is listed, then the supervisor is asked which of it is unknown. A place is in its journal before anything of it exists,
-so what is listed and unknown is over.
+Runs in a process of its own, started by name by the supervisor (`python -m cronium.worker.container.reaper`), as the supervisor
+itself must not talk to an engine: that may block. The order is what makes it safe without any clock: first everything is listed,
+then the supervisor is asked which of it is unknown. A place is in its journal before anything of it exists, so what is listed and
+unknown is over. Only a worker's short trials are in no journal: those are left alone while they are young.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -20,23 +21,40 @@ from cronium.common.config.model import Container, Docker
 from cronium.common.errors import ExecutionError
 from cronium.worker.container.engine import Engine
 from cronium.worker.container.networks import remove_network
+from cronium.worker.container.probe import PLACE_PREFIX
 from cronium.worker.container.removal import remove_place
 from cronium.worker.container.settings import Settings
 from cronium.worker.container.spec import LABEL_INSTALLATION, LABEL_PLACE
 
+_TRIAL_S = 60.0  # a trial of an image takes half a second, and at most half a minute
 _log = structlog.get_logger()
 
 
 def places_seen(engine: Engine, settings: Settings) -> frozenset[str]:
     """Every place of which there is something. Raises ExecutionError."""
     mine = {LABEL_INSTALLATION: settings.installation}
-    labelled = (*engine.containers(mine), *engine.volumes(mine))
-    folders = (path.name for path in settings.places.iterdir()) if settings.places.is_dir() else ()
-    return frozenset((*(labels[LABEL_PLACE] for labels in labelled if LABEL_PLACE in labels), *folders))
+    folders = tuple(settings.places.iterdir()) if settings.places.is_dir() else ()
+    found = (
+        *((labels.get(LABEL_PLACE, ""), created_s) for labels, created_s in engine.containers(mine)),
+        *((labels.get(LABEL_PLACE, ""), 0) for labels in engine.volumes(mine)),
+        *((folder.name, _changed_s(folder)) for folder in folders),
+    )
+    trials_until_s = time.time() - _TRIAL_S
+    return frozenset(name for name, since_s in found if name and not (PLACE_PREFIX in name and since_s > trials_until_s))
+
+
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # removed a moment ago
+        return 0.0
 
 
 def reap(engine: Engine, settings: Settings, unknown_of: Callable[[frozenset[str]], Iterable[str]]) -> tuple[str, ...]:
-    """Remove the places that `unknown_of` picks out of those seen; which were removed. Raises ExecutionError when it cannot look."""
+    """Remove the places that `unknown_of` picks out of those seen; which were removed.
+
+    Raises ExecutionError when it cannot look.
+    """
     seen = places_seen(engine, settings)
     removed = []
     for place in sorted(seen.intersection(unknown_of(seen))):

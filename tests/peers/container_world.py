@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import select
 import threading
@@ -17,12 +16,14 @@ from cronium.common.errors import ExecutionError
 from cronium.common.ids import place_name
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import FileMark, Outcome, Position
+from cronium.worker.container.engine import Engine
 from cronium.worker.container.executor import ContainerExecutor
+from cronium.worker.container.networks import remove_network
+from cronium.worker.container.settings import settings_of
 from cronium.worker.executor import Attempt, Complete, Gap, Log, Progress, Status, Update
 from cronium.worker.settings import WorkerSettings
 
 T = TypeVar("T")
-ENDPOINT = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 BASH = "cronium/runner:bash-debian"
 
 
@@ -118,16 +119,26 @@ class Told:
 class World:
     """One installation: a state folder, settings, an executor."""
 
-    def __init__(self, state_dir: Path, container: Mapping[str, Any] | None = None, **sections: Mapping[str, Any]) -> None:
-        given = {
-            "images": {"bash": BASH, "python": "cronium/runner:python-debian", "node": "cronium/runner:node-debian"},
-            **(container or {}),
-            "docker": {"endpoint": ENDPOINT},
-        }
+    def __init__(
+        self,
+        endpoint: str,
+        installation: str,
+        state_dir: Path,
+        container: Mapping[str, Any] | None = None,
+        **sections: Mapping[str, Any],
+    ) -> None:
+        images = {"bash": BASH, "python": "cronium/runner:python-debian", "node": "cronium/runner:node-debian"}
+        given = {"images": images, **(container or {}), "docker": {"endpoint": endpoint}}
         config = Config.model_validate(
-            {"state_dir": state_dir, "runtime_dir": state_dir / "run", "container": given, "jobs": {"cancel_grace": 2}, **sections}
+            {
+                "state_dir": state_dir,
+                "runtime_dir": state_dir / "run",
+                "container": given,
+                "jobs": {"cancel_grace": 2},
+                **sections,
+            }
         )
-        self.installation = secrets.token_hex(6)
+        self.installation = installation
         self.settings = WorkerSettings(
             name="w1",
             number=1,
@@ -145,8 +156,8 @@ class World:
         self.executor = ContainerExecutor(self.settings)
         self.places: set[str] = set()
 
-    def job(self, script: str, kind: str = "bash", **execution: Any) -> Job:
-        body = {"script": {"type": kind, "content": script, **execution.pop("script", {})}, **execution}
+    def job(self, text: str, kind: str = "bash", **execution: Any) -> Job:
+        body = {"script": {"type": kind, "content": text, **execution.pop("script", {})}, **execution}
         return parse_job({"id": f"job-{secrets.token_hex(4)}", "execution": {"network": "none", **body}})
 
     def attempt(self, job: Job, *, adopt: bool = False, offsets: Mapping[str, int] | None = None) -> Attempt:
@@ -161,17 +172,27 @@ class World:
                 control.offsets[update.stream] = update.offset
             yield update
 
-    def run(self, script: str, control: LoopControl | None = None, **execution: Any) -> Told:
-        told = Told()
-        attempt = self.attempt(self.job(script, **execution))
-        for update in self.updates(attempt, control or LoopControl()):
-            told.take(update)
+    def run(self, text: str, control: LoopControl | None = None, **execution: Any) -> Told:
+        attempt = self.attempt(self.job(text, **execution))
+        told = self.follow(attempt, control)
         self.executor.cleanup(attempt.place)
         return told
 
+    def follow(self, attempt: Attempt, control: LoopControl | None = None) -> Told:
+        told = Told()
+        for update in self.updates(attempt, control or LoopControl()):
+            told.take(update)
+        return told
+
+    def files_of(self, attempt: Attempt) -> Path:
+        return self.settings.state_dir / "places" / attempt.place
+
     def close(self) -> None:
+        """Leave nothing of this installation behind."""
         for place in self.places:
             self.executor.cleanup(place)
+        settings = settings_of(self.settings)
+        remove_network(Engine(settings.container.docker), settings)
 
 
 def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
@@ -182,4 +203,4 @@ def until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
         time.sleep(0.02)
 
 
-__all__ = ["BASH", "ENDPOINT", "ExecutionError", "LoopControl", "Told", "World", "until"]
+__all__ = ["BASH", "ExecutionError", "LoopControl", "Told", "World", "until"]

@@ -1,0 +1,379 @@
+"""The real streamer process between a worker's real sender and a real WebSocket peer. Promise 3: every line once, in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import zmq
+from peers.line_worker import LineWorker, line_of
+from peers.log_peer import TOKEN, LogPeer
+from peers.streamer_host import StreamerHost
+
+from cronium.common.addresses import POSITIONS, SUPERVISOR, WELCOME, endpoint
+from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer
+from cronium.supervisor.streamer.settings import StreamerSettings
+
+MIB = 1024 * 1024
+
+
+class World:
+    """One streamer, one peer, some workers; everything ends with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.peer = LogPeer()
+        self.host: StreamerHost | None = None
+        self.workers: list[LineWorker] = []
+        for name in ("run", "state"):
+            (folder / name).mkdir(mode=0o700)
+
+    def start(self, *, listening: bool = True, **changes: Any) -> StreamerHost:
+        self.peer.start()
+        if not listening:
+            self.peer.stop()
+        values: dict[str, Any] = {"reconnect_s": 0.1, "reconnect_max_s": 0.3, "http_url": "", "heartbeat_s": 0.1} | changes
+        settings = StreamerSettings(
+            0, str(self.folder / "run"), str(self.folder / "state"), str(self.folder / "spool"), self.peer.url,
+            values.pop("http_url"), TOKEN, "orchestrator-1", "0.1.0", **values,
+        )  # fmt: skip
+        self.host = StreamerHost(settings).start()
+        return self.host
+
+    def worker(self, job_id: str, total: int, name: str = "w1", **changes: Any) -> LineWorker:
+        assert self.host is not None
+        made = LineWorker(self.folder / "run", name, job_id, total, self.host.announce, **changes)
+        self.workers.append(made)
+        return made
+
+    def arrived(self, job_id: str) -> int:
+        return len(self.peer.lines.get(job_id, {}))
+
+    def assert_all(self, worker: LineWorker, timeout_s: float = 60.0) -> None:
+        """Every line of the job is at the backend, once, in order, as it was."""
+        self.peer.wait_for(lambda: self.arrived(worker.job_id) >= worker.total, timeout_s)
+        lines = self.peer.lines[worker.job_id]
+        assert list(lines) == list(range(1, worker.total + 1))
+        assert all(entry["line"] == line_of(number) for number, entry in lines.items())
+
+    def spool_bytes(self) -> int:
+        return sum(path.stat().st_blocks * 512 for path in (self.folder / "spool").glob("*.spool"))
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.close()
+        if self.host is not None:
+            self.host.close()
+        self.peer.stop()
+        self.peer.stop_http()
+
+
+@pytest.fixture
+def world(tmp_runtime_dir: Path) -> Iterator[World]:
+    made = World(tmp_runtime_dir)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def eventually(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < until, "what the test waits for did not come"
+        time.sleep(0.01)
+
+
+def test_lines_arrive_acknowledged_and_the_summary_says_so(world: World) -> None:
+    host = world.start()
+    worker = world.worker("job-1", 20_000, fresh=True)
+    worker.run()
+    world.assert_all(worker)
+    summary = host.summary("job-1")
+    expected = "".join(line_of(n) + "\n" for n in range(1, 20_001)).encode()
+    assert summary.position.stdout.lines == 20_000
+    assert summary.position.stdout.bytes == len(expected)
+    assert summary.stdout == expected[-MIB:]
+    assert summary.truncated
+    assert world.peer.binary_frames > 0, "compressed by the worker, taken as one gzip file by the peer"
+    assert world.peer.handshakes[0]["Authorization"] == f"Bearer {TOKEN}"
+    payload = world.peer.authenticated[0]["payload"]
+    assert payload == {"token": TOKEN, "orchestratorId": "orchestrator-1", "version": "0.1.0", "encodings": ["gzip"]}
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.connected and beat.frames_acknowledged == beat.frames_sent > 0)
+    host.tell(Announce("silent", "w9", 1, 1, 7))
+    silent = host.summary("silent")
+    assert (silent.position.next_sequence, silent.first_sequence, silent.stdout) == (7, 7, b"")
+    host.tell(Forget("job-1", 1))
+    eventually(lambda: host.summary("job-1").stdout == b"")
+
+
+def test_a_new_subscriber_is_welcomed(world: World) -> None:
+    """DESIGN.md: subscribing and asking at once would lose the answer half of the time."""
+    host = world.start()
+    host.wait_for(lambda: host.heard)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.SUBSCRIBE, WELCOME)
+    socket.connect(endpoint(world.folder / "run", POSITIONS))
+    try:
+        assert socket.poll(5000)
+        assert socket.recv() == WELCOME
+        world.host.kill()  # type: ignore[union-attr]
+        host.start()
+        assert socket.poll(10_000), "also by a new streamer"
+    finally:
+        context.destroy(linger=0)
+
+
+def test_a_streamer_killed_in_a_flood_loses_and_repeats_nothing(world: World) -> None:
+    """Promise 5. It finds its socket files in the way each time, and ids go on rising."""
+    host = world.start()
+    worker = world.worker("job-1", 150_000, fresh=True, lines_a_batch=200)
+    for kill in range(1, 5):
+        worker.run(until=lambda: world.arrived("job-1") > worker.total * kill // 6)  # noqa: B023 - called at once
+        host.kill()
+        host.start()
+    worker.run()
+    world.assert_all(worker)
+    assert world.peer.connections == 5
+    assert world.peer.ids == sorted(set(world.peer.ids))
+    assert host.summary("job-1").position.stdout.lines == worker.total
+
+
+def test_many_jobs_over_a_connection_that_breaks_all_the_time(world: World) -> None:
+    world.peer.drop_every, world.peer.repeat_acks, world.peer.ack_backwards = 40, True, 7
+    host = world.start(ack_timeout_s=1.0)
+    workers = [world.worker(f"job-{n}", 6000, f"w{n}", fresh=True, lines_a_batch=50) for n in range(3)]
+    threads = [threading.Thread(target=worker.run) for worker in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    world.peer.drop_every = world.peer.ack_backwards = 0
+    for worker in workers:
+        world.assert_all(worker)
+    assert world.peer.connections > 3
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.reconnects == world.peer.connections - 1)
+
+
+def test_a_backend_that_never_answers_holds_jobs_back_at_their_backlog(world: World) -> None:
+    """Promise 7: bounded memory and disk, and replays instead of a standstill."""
+    world.peer.acknowledge = False
+    host = world.start(max_backlog_bytes=MIB, ack_timeout_s=0.7, max_unacked=8)
+    worker = world.worker("job-1", 60_000, fresh=True)
+    worker.run(until=lambda: world.peer.connections >= 3)
+    track = host.summary("job-1").position
+    assert track.stdout.bytes < 1.2 * MIB
+    worker.run(until=lambda: bool(worker.said) and worker.said[-1].window_bytes < 100_000)
+    assert host.memory_bytes() < 120 * MIB
+    world.peer.acknowledge = True
+    worker.run()
+    world.assert_all(worker)
+    assert world.peer.repeats > 0
+
+
+def test_a_peer_that_stops_reading_stops_nobody_else(world: World) -> None:
+    """The loop says positions, answers the supervisor and beats while a write to the WebSocket is stuck."""
+    host = world.start(ack_timeout_s=30.0, max_backlog_bytes=64 * MIB, max_unacked=1000)
+    worker = world.worker("job-1", 400_000, fresh=True, compress_threshold=10**9)
+    worker.run(until=lambda: world.arrived("job-1") > 0)
+    world.peer.read.clear()
+    start = worker.sender.written.next_sequence  # type: ignore[union-attr]
+    worker.run(until=lambda: worker.sender.written.next_sequence > start + 100_000)  # type: ignore[union-attr]
+    count = len(host.heard)
+    host.wait_for(lambda: len(host.heard) > count + 3)
+    assert host.summary("job-1").position.next_sequence > start + 100_000
+    world.peer.read.set()
+    worker.run()
+    world.assert_all(worker)
+
+
+def test_a_backend_away_lets_a_job_go_on_up_to_its_share_and_gets_all_later(world: World) -> None:
+    """A loud job is held at its share of the spool, another one still finds room; nothing is lost."""
+    host = world.start(listening=False, max_spool_bytes=16 * MIB, segment_bytes=MIB, max_backlog_bytes=MIB)
+    loud = world.worker("loud", 200_000, fresh=True, compress_threshold=10**9)
+    loud.run(until=lambda: bool(loud.said) and loud.said[-1].window_bytes < 64 * 1024 and loud.sender.idle())  # type: ignore[union-attr]
+    held = loud.said[-1].written.stdout.bytes
+    assert MIB < held < 12 * MIB
+    assert world.spool_bytes() <= 16 * MIB
+    other = world.worker("other", 5000, "w2", fresh=True)
+    other.run()
+    host.kill()
+    host.start()
+    world.peer.start()
+    loud.run()
+    for worker in (loud, other):
+        world.assert_all(worker)
+    eventually(lambda: world.spool_bytes() <= 3 * MIB)
+
+
+def test_lines_refused_for_good_are_set_aside_and_block_nobody(world: World) -> None:
+    world.peer.refuse = lambda frame: "no such job" if frame["payload"][0]["jobId"] == "bad" else None
+    host = world.start()
+    bad, good = world.worker("bad", 3000, "w1", fresh=True), world.worker("good", 3000, "w2", fresh=True)
+    bad.run()
+    good.run()
+    world.assert_all(good)
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.lines_refused == 3000)
+    told = [line for line in host.log().splitlines() if "for good" in line]
+    assert len(told) == 1
+    assert "no such job" in told[0]
+    assert world.arrived("bad") == 0
+
+
+def test_lines_go_by_http_while_the_socket_stays_away_and_over_it_when_it_is_back(world: World) -> None:
+    world.peer.start_http()
+    host = world.start(listening=False, fallback_after_s=0.3, http_url=world.peer.http_url)
+    worker = world.worker("job/1", 20_000, fresh=True)
+    worker.run(until=lambda: world.arrived("job/1") > 5000)
+    path, body, headers = world.peer.posts[0]
+    assert path == "/api/internal/jobs/job%2F1/logs"
+    assert headers["Authorization"] == f"Bearer {TOKEN}"
+    assert body["metadata"]["sequenceStart"] == body["entries"][0]["sequence"] == 1
+    assert body["metadata"]["sequenceEnd"] == body["entries"][-1]["sequence"]
+    assert body["epoch"] == 1
+    world.peer.start()
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.connected)
+    posts = len(world.peer.posts)
+    worker.run()
+    world.assert_all(worker)
+    assert len(world.peer.posts) <= posts + 2
+    assert world.peer.ids, "the rest came over the socket"
+
+
+def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) -> None:
+    world.peer.start_http()
+    world.peer.http_status, world.peer.http_headers = 429, {"Retry-After": "1"}
+    world.peer.http_refuse = lambda body: any(entry["sequence"] == 120 for entry in body["entries"])
+    host = world.start(listening=False, fallback_after_s=0.1, http_url=world.peer.http_url)
+    worker = world.worker("job-1", 1000, fresh=True, lines_a_batch=50)
+    worker.run()
+    host.wait_for(lambda: world.peer.posts)
+    world.peer.http_refuse, refuse = (lambda body: False), world.peer.http_refuse
+    posts, began_s = len(world.peer.posts), time.monotonic()
+    host.wait_for(lambda: len(world.peer.posts) > posts)
+    assert time.monotonic() - began_s > 0.7
+    world.peer.http_refuse, world.peer.http_status = refuse, 200
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.lines_refused > 0)
+    world.peer.wait_for(lambda: world.arrived("job-1") == 950)
+    assert not set(range(101, 151)) & set(world.peer.lines["job-1"]), "only the batch with the bad line"
+
+
+def test_a_rate_limit_holds_one_job_and_not_the_other(world: World) -> None:
+    world.start(lines_per_second=500)
+    worker = world.worker("job-1", 2500, fresh=True, lines_a_batch=20)
+    began_s = time.monotonic()
+    worker.run()
+    world.assert_all(worker)
+    assert time.monotonic() - began_s >= (2500 - 500 - 500) / 500, "a second's worth at once, and what the first window allows"
+
+
+def test_a_full_disk_holds_jobs_back_and_corrupts_nothing(world: World) -> None:
+    """A spool on a disk of 9 MiB, with a bound that is larger than the disk."""
+    spool = world.folder / "spool"
+    spool.mkdir()
+    mounted = f'mount -t tmpfs -o size=9m none {spool} && exec "$0" "$@"'
+    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-Urm"]
+    StreamerHost.prefix = [*unshare, "sh", "-c", mounted]
+    try:
+        host = world.start(listening=False, segment_bytes=MIB)
+    finally:
+        StreamerHost.prefix = []
+    worker = world.worker("job-1", 150_000, fresh=True, compress_threshold=10**9)
+    worker.run(until=lambda: "no space left" in host.log())
+    worker.run(until=lambda: worker.said[-1].window_bytes == 0)
+    other = world.worker("job-2", 10, "w2", fresh=True)
+    held = host.summary("job-1").position
+    assert host.summary("job-1").position == held
+    assert held.stdout.bytes > 3 * MIB
+    world.peer.start()
+    worker.run()
+    other.run()
+    world.assert_all(worker)
+    world.assert_all(other)
+    assert "has room again" in host.log()
+
+
+def test_notices_go_to_whoever_watches_and_a_cancel_is_heard(world: World) -> None:
+    host = world.start()
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.connected)
+    host.tell(Notice("status", json.dumps({"jobId": "job-1", "status": "running"}).encode()))
+    world.peer.wait_for(lambda: bool(world.peer.frames))
+    frame = world.peer.frames[0]
+    assert (frame["type"], frame["payload"]["status"]) == ("status", "running")
+    assert type(frame["id"]) is int
+    next(iter(world.peer._open)).send(json.dumps({"type": "cancel", "payload": {"jobId": "job-7"}}))
+    host.wait_for(lambda: CancelHeard("job-7") in host.heard)
+
+
+@pytest.mark.parametrize("by_message", [True, False])
+def test_it_leaves_quickly_when_told_to_and_keeps_what_could_not_be_sent(world: World, by_message: bool) -> None:
+    world.peer.acknowledge = False
+    host = world.start()
+    worker = world.worker("job-1", 1000, fresh=True)
+    worker.run()
+    began_s = time.monotonic()
+    if by_message:
+        assert host.process is not None
+        host.tell(StopStreamer())
+        assert host.process.wait(5) == 0
+    else:
+        assert host.terminate() == 0
+    assert time.monotonic() - began_s < 4
+    world.peer.acknowledge = True
+    world.peer.lines.clear()
+    host.start()
+    world.assert_all(worker)
+
+
+def test_it_dies_with_its_parent_and_shows_no_token(world: World) -> None:
+    """Promises 6 and 8."""
+    settings = StreamerSettings(
+        0, str(world.folder / "run"), str(world.folder / "state"), str(world.folder / "spool"), "ws://127.0.0.1:1/", "", TOKEN, "o", "1"
+    )
+    program = (
+        "import os, subprocess, sys, time, dataclasses\n"
+        "from cronium.supervisor.streamer.settings import StreamerSettings\n"
+        "settings = dataclasses.replace(StreamerSettings.unpack(sys.stdin.buffer.read()), parent_pid=os.getpid())\n"
+        "child = subprocess.Popen([sys.executable, '-m', 'cronium.supervisor.streamer'], stdin=subprocess.PIPE)\n"
+        "child.stdin.write(settings.pack()); child.stdin.close(); print(child.pid, flush=True); time.sleep(60)\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert parent.stdin is not None
+    assert parent.stdout is not None
+    try:
+        parent.stdin.write(settings.pack())
+        parent.stdin.close()
+        child = psutil.Process(int(parent.stdout.readline()))
+        eventually(lambda: (world.folder / "run" / POSITIONS).exists())
+        eventually(lambda: child.cmdline()[0] == "cronium: streamer")
+        seen = Path(f"/proc/{child.pid}/cmdline").read_bytes() + Path(f"/proc/{child.pid}/environ").read_bytes()
+        assert TOKEN.encode() not in seen
+    finally:
+        parent.kill()
+        parent.wait(10)
+        parent.stdout.close()
+    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+
+
+def test_wrong_settings_and_a_foreign_spool_are_refused_with_a_reason(world: World) -> None:
+    spool = world.folder / "spool"
+    spool.mkdir()
+    (spool / f"{0:020d}.spool").write_bytes(b"something of somebody else")
+    host = world.start()
+    assert host.process is not None
+    assert host.process.wait(20) == 1
+    assert "move it out" in host.log()
+    assert not (world.folder / "run" / POSITIONS).exists()
+    assert (world.folder / "run" / SUPERVISOR).exists()

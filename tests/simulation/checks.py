@@ -1,0 +1,268 @@
+"""What must hold in every history: after each step of the core, whenever a worker does something, and at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from cronium.common.errors import Reason
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core import events as on
+from cronium.supervisor.core.core import Core
+from cronium.supervisor.core.state import ACTIVE, JobRecord, JobState
+from cronium.supervisor.standalone.rules import Status
+from simulation.backend import OURS
+
+if TYPE_CHECKING:
+    from simulation.fleet import Place, SimWorker
+    from simulation.world import World
+
+_MOST_STEPS = 30_000
+_UNDER_WAY = (JobState.READY, JobState.RUNNING)
+
+
+class Checks:
+    """Remembers what it needs to compare; raises AssertionError."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._given: set[tuple[str, int]] = set()  # (job, generation)
+        self._attempts: set[tuple[str, int]] = set()
+        self._said: dict[str, object] = {}  # what a key was used for
+        self._keys: dict[object, str] = {}
+        self._over: dict[str, tuple[JobRecord, on.AttemptOver, float]] = {}
+        self._given_up: set[str] = set()
+        self._idle_ticks = 0
+        self._before: JobRecord | None = None
+        self.supervisor_starts()
+
+    def supervisor_starts(self) -> None:
+        """What only holds within one life of the supervisor."""
+        self._in_flight: dict[str, str] = {}
+        self._renewing: set[str] = set()
+        self._busy: dict[str, tuple[str, int]] = {}
+        self._workers: set[str] = set()
+        self._ready: set[str] = set()
+        self._polling = self._draining = False
+
+    # --- each step ---------------------------------------------------------------------------------------------------
+
+    def before_commit(self, event: on.Event) -> None:
+        job_id = getattr(event, "job_id", None)
+        self._before = None if job_id is None else self._world.journal.records.get(job_id)
+        match event:
+            case on.Taken(job_id, key) | on.Refused(job_id, key) | on.Unanswered(job_id, key):
+                if self._in_flight.get(job_id) == key:
+                    del self._in_flight[job_id]
+            case on.Polled() | on.PollFailed():
+                self._polling = False
+            case on.LeaseRenewed(job_id) | on.LeaseLost(job_id) | on.LeaseUnanswered(job_id):
+                self._renewing.discard(job_id)
+            case on.WorkerIsReady(name):
+                self._ready.add(name)
+            case on.WorkerIsIdle(worker=name) | on.WorkerDied(worker=name):
+                self._busy.pop(name, None)
+                if isinstance(event, on.WorkerDied):
+                    self._ready.discard(name)
+            case on.DrainRequested() | on.CancelAll():
+                self._draining = True
+            case _:
+                pass
+
+    def step(self, event: on.Event, step: do.Step, core: Core) -> None:
+        jobs, workers = core.jobs(), core.workers()
+        assert len(step.actions) <= 4 * (len(jobs) + len(workers)) + 12, "a step without measure"
+        assert len(self._world.told) < _MOST_STEPS, "a history without end"
+        records = self._world.journal.records
+        for record in jobs:
+            assert records[record.job_id] in (record, _as_written(records[record.job_id], record)), f"not written: {record}"
+        announced: set[tuple[str, str, int]] = set()
+        for action in step.actions:
+            if isinstance(action, do.AnnounceWriter):
+                announced.add((action.worker, action.job_id, action.generation))
+            self._action(action, announced, core)
+        if isinstance(event, on.StreamerIsReady):
+            for worker, (job_id, generation) in self._busy.items():
+                if records[job_id].state is JobState.RUNNING and records[job_id].generation == generation:
+                    assert (worker, job_id, generation) in announced, "a new streamer does not hear who may write"
+        if isinstance(event, on.AttemptOver) and self._before is not None:
+            self._attempt_over(self._before, event, records.get(event.job_id))
+        for write in step.writes:
+            if isinstance(write, do.PutEnded) and write.ended.outcome.error is not None:
+                if write.ended.outcome.error.reason == Reason.WORKER_LOST:
+                    assert not records[write.job_id].cancelled, "a cancelled job ends as cancelled"
+                if records[write.job_id].deaths:
+                    self._given_up.add(write.job_id)
+            if isinstance(write, do.PutJob) and write.record.deaths > self._world.plan.rules.max_worker_deaths:
+                self._given_up.add(write.record.job_id)
+
+    def tick_planned(self, due_s: float, *, idle: bool) -> None:
+        soon = due_s - self._world.clock.now_s < 0.02
+        self._idle_ticks = self._idle_ticks + 1 if idle and soon else 0
+        assert self._idle_ticks < 20, "it wakes again and again for nothing"
+
+    def _action(self, action: do.Action, announced: set[tuple[str, str, int]], core: Core) -> None:
+        journal = self._world.journal
+        match action:
+            case do.Acknowledge(job_id, key):
+                record = journal.records[job_id]
+                assert not record.acknowledged
+                assert not record.lost
+                self._statement(job_id, key, ("acknowledge", job_id, record.delivered_ms))
+            case do.SayStatus(job_id, key, epoch, _, attempt):
+                record = journal.records[job_id]
+                assert record.acknowledged, "acknowledge comes first"
+                assert (record.state, record.epoch, record.attempt) == (JobState.RUNNING, epoch, attempt)
+                assert key not in self._said, "a key is used for two statuses"
+                self._statement(job_id, key, ("status", key))
+            case do.SayComplete(job_id, key, epoch, attempt, outcome, summary):
+                record, ended = journal.records[job_id], journal.ended[job_id]
+                assert record.acknowledged, "acknowledge comes first"
+                assert record.state is JobState.ENDED
+                assert not record.lost
+                assert (ended.attempt, ended.outcome) == (attempt, outcome)
+                assert epoch == record.epoch == summary.epoch
+                self._statement(job_id, key, ("complete", job_id, record.received_ms, epoch, attempt, outcome.status))
+            case do.RenewLease(job_id):
+                assert job_id not in self._renewing
+                assert not journal.records[job_id].lost
+                self._renewing.add(job_id)
+            case do.Poll(key, limit):
+                assert not self._polling
+                assert not self._draining
+                assert key == journal.poll_key, "the key of a poll is written down first"
+                free = self._world.plan.rules.max_concurrent - sum(1 for r in core.jobs() if r.state in ACTIVE)
+                assert 1 <= limit <= free, f"{limit} jobs asked for, {free} slots free"
+                self._polling = True
+            case do.StartWorker(name):
+                assert name not in self._workers
+                self._workers.add(name)
+            case do.DispatchTo():
+                assert (action.worker, action.job_id, action.generation) in announced, "announced before it is dispatched"
+                self._dispatch(action)
+            case do.SettleAt(_, job_id, generation):
+                assert not self._runs(job_id, generation), "settled without an outcome in the journal"
+            case do.Exit():
+                assert not core.jobs()
+            case _:
+                pass
+
+    def _statement(self, job_id: str, key: str, what: object) -> None:
+        assert job_id not in self._in_flight, "two statements about one job at once"
+        self._in_flight[job_id] = key
+        assert self._said.setdefault(key, what) == what, "one key for two statements"
+        assert self._keys.setdefault(what, key) == key, "two keys for one statement"
+
+    def _dispatch(self, action: do.DispatchTo) -> None:
+        record = self._world.journal.records[action.job_id]
+        assert (record.state, record.attempt, record.generation, record.place, record.epoch) == (
+            JobState.RUNNING,
+            action.attempt,
+            action.generation,
+            action.place,
+            action.epoch,
+        )
+        assert self._world.journal.payloads[action.job_id], "nothing to run is left of it"
+        assert record.acknowledged or action.adopt or record.attempt > 1 or record.delivered_ms > record.received_ms
+        assert (action.job_id, action.generation) not in self._given, "a generation is given to one worker"
+        self._given.add((action.job_id, action.generation))
+        assert action.worker in self._ready
+        assert action.worker not in self._busy
+        self._busy[action.worker] = (action.job_id, action.generation)
+        if not action.adopt:
+            assert (action.job_id, action.attempt) not in self._attempts, "an attempt's number is used once"
+            self._attempts.add((action.job_id, action.attempt))
+            assert len(self._busy) <= self._world.plan.rules.max_concurrent
+            assert not record.cancelled
+            assert not record.lost
+            self._retry_was_due(record)
+
+    def _retry_was_due(self, record: JobRecord) -> None:
+        over = self._over.pop(record.job_id, None)
+        if over is None:
+            return
+        before, event, at_s = over
+        if before.extra_attempts:
+            return
+        assert event.outcome.status != "completed"
+        assert event.outcome.error is None or event.outcome.error.retryable
+        assert before.attempt < before.retry.max_attempts
+        factor = 2 ** (before.attempt - 1) if before.retry.exponential else 1
+        assert self._world.clock.now_s - at_s >= before.retry.delay_s * factor - 0.002, "tried again too early"
+
+    def _attempt_over(self, before: JobRecord, event: on.AttemptOver, after: JobRecord | None) -> None:
+        if before.state is not JobState.RUNNING or before.generation != event.generation or after is None:
+            return
+        if after.state is JobState.WAITING:
+            self._over[event.job_id] = (before, event, self._world.clock.now_s)
+        elif after.state is JobState.ENDED:
+            assert self._world.journal.ended[event.job_id].outcome == event.outcome
+            error = event.outcome.error
+            if event.outcome.status in ("failed", "timeout") and (error is None or error.retryable) and not before.cancelled:
+                assert before.attempt >= before.retry.max_attempts, "the policy allows one more attempt"
+            assert not before.extra_attempts or before.cancelled or event.outcome.status == "cancelled"
+
+    def _runs(self, job_id: str, generation: int) -> bool:
+        record = self._world.journal.records.get(job_id)
+        return record is not None and record.state is JobState.RUNNING and record.generation == generation
+
+    # --- what workers see --------------------------------------------------------------------------------------------
+
+    def worker_takes(self, worker: SimWorker, order: do.DispatchTo, others: Iterable[SimWorker]) -> None:
+        assert worker.order is None, "a worker has one job"
+        for other in others:
+            assert other.order is None or other.order.place != order.place, f"{other.name} and {worker.name} have one place"
+
+    def script_starts(self, place: Place, places: Iterable[Place]) -> None:
+        assert place.starts == 1, "a script is started once"
+        for other in places:
+            if other is not place and other.job_id == place.job_id and other.state == "running":
+                assert place.job_id in self._given_up, f"{other.name} still runs"
+
+    def place_removed(self, place: Place) -> None:
+        record = self._world.journal.records.get(place.job_id)
+        needed = record is not None and record.state in _UNDER_WAY and record.place == place.name
+        assert not needed, "a place is removed whose outcome is not in the journal"
+
+    def place_reaped(self, place: Place, holders: list[SimWorker]) -> None:
+        assert not holders, "a place is forgotten that a worker still has"
+        self.place_removed(place)
+
+    # --- the end -----------------------------------------------------------------------------------------------------
+
+    def all_settled(self) -> bool:
+        """Whether nothing is left to be done."""
+        core, backend = self._world.supervisor.core, self._world.backend
+        if core is None or len(backend.jobs) < self._world.plan.jobs:
+            return False
+        for job in backend.jobs.values():
+            record = self._world.journal.records.get(job.id)
+            if not job.ended and not (backend.submitted[job.id].poison and record is not None and record.set_aside):
+                return False
+        if any(not backend.submitted[record.job_id].poison for record in core.jobs()):
+            return False
+        if any(worker.job_id is not None for worker in core.workers()):
+            return False
+        return all(place.state == "removed" for place in self._world.fleet.places.values())
+
+    def supervisor_leaves(self) -> None:
+        for record in self._world.journal.records.values():
+            assert record.state is JobState.DONE, f"forgotten: {record}"
+
+    def at_the_end(self) -> None:
+        for job in self._world.backend.jobs.values():
+            ended = self._world.journal.ended.get(job.id)
+            if not job.ended:
+                assert self._world.backend.submitted[job.id].poison, f"{job.id} is {job.status} for ever"
+            elif job.owner == OURS and job.status is not Status.CANCELLED:
+                assert job.reports == 1, f"{job.id} has {job.reports} terminal reports"
+                assert ended is not None
+                assert (ended.outcome.status, ended.attempt) == (job.status.value, job.attempt)
+        for place in self._world.fleet.places.values():
+            assert place.state == "removed", f"{place.name} is left behind"
+
+
+def _as_written(written: JobRecord, known: JobRecord) -> JobRecord:
+    """What a restarted core makes of a record without writing it: its worker is gone, and with an ended attempt its place."""
+    state = JobState.READY if written.state is JobState.RUNNING else written.state
+    return written.but(state=state, place=known.place if known.place is None else written.place)
