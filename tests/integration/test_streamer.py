@@ -105,7 +105,7 @@ def test_lines_arrive_acknowledged_and_the_summary_says_so(world: World) -> None
     assert summary.stdout == expected[-MIB:]
     assert summary.truncated
     assert world.peer.binary_frames > 0, "compressed by the worker, taken as one gzip file by the peer"
-    assert world.peer.handshakes[0]["Authorization"] == f"Bearer {TOKEN}"
+    assert world.peer.handshakes[0]["authorization"] == f"Bearer {TOKEN}"
     payload = world.peer.authenticated[0]["payload"]
     assert payload == {"token": TOKEN, "orchestratorId": "orchestrator-1", "version": "0.1.0", "encodings": ["gzip"]}
     host.wait_for(lambda: (beat := host.last_beat()) and beat.connected and beat.frames_acknowledged == beat.frames_sent > 0)
@@ -158,23 +158,24 @@ def test_many_jobs_over_a_connection_that_breaks_all_the_time(world: World) -> N
         thread.start()
     for thread in threads:
         thread.join()
-    world.peer.drop_every = world.peer.ack_backwards = 0
     for worker in workers:
         world.assert_all(worker)
     assert world.peer.connections > 3
-    host.wait_for(lambda: (beat := host.last_beat()) and beat.reconnects == world.peer.connections - 1)
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.reconnects >= 3)
 
 
 def test_a_backend_that_never_answers_holds_jobs_back_at_their_backlog(world: World) -> None:
     """Promise 7: bounded memory and disk, and replays instead of a standstill."""
     world.peer.acknowledge = False
-    host = world.start(max_backlog_bytes=MIB, ack_timeout_s=0.7, max_unacked=8)
-    worker = world.worker("job-1", 60_000, fresh=True)
-    worker.run(until=lambda: world.peer.connections >= 3)
-    track = host.summary("job-1").position
-    assert track.stdout.bytes < 1.2 * MIB
+    host = world.start(max_backlog_bytes=MIB, ack_timeout_s=1.5, max_unacked=8, max_spool_bytes=16 * MIB)
+    worker = world.worker("job-1", 200_000, fresh=True, compress_threshold=10**9)
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.connected)
     worker.run(until=lambda: bool(worker.said) and worker.said[-1].window_bytes < 100_000)
-    assert host.memory_bytes() < 120 * MIB
+    assert world.peer.connections == 1
+    assert worker.said[-1].written.stdout.bytes < 1.2 * MIB
+    worker.run(until=lambda: world.peer.connections >= 3)
+    assert world.spool_bytes() <= 16 * MIB
+    assert host.memory_bytes() < 100 * MIB
     world.peer.acknowledge = True
     worker.run()
     world.assert_all(worker)
@@ -243,11 +244,14 @@ def test_lines_go_by_http_while_the_socket_stays_away_and_over_it_when_it_is_bac
     assert body["epoch"] == 1
     world.peer.start()
     host.wait_for(lambda: (beat := host.last_beat()) and beat.connected)
-    posts = len(world.peer.posts)
     worker.run()
     world.assert_all(worker)
-    assert len(world.peer.posts) <= posts + 2
-    assert world.peer.ids, "the rest came over the socket"
+    posts = len(world.peer.posts)
+    more = world.worker("job-2", 1000, "w2", fresh=True)
+    more.run()
+    world.assert_all(more)
+    assert len(world.peer.posts) == posts
+    assert world.peer.ids, "what came later came over the socket"
 
 
 def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) -> None:

@@ -26,7 +26,7 @@ _ID = re.compile(rb'"id":\s*(\d+)')
 
 @dataclass
 class Received:
-    """Frames by the time they came (monotonic seconds, the same clock in all processes of a machine)."""
+    """Frames by the time they came (Unix seconds)."""
 
     frames: list[tuple[float, bytes]] = field(default_factory=list)
 
@@ -35,7 +35,7 @@ class Received:
             connection.recv(timeout=10)
             connection.send('{"type":"ack","payload":{"messageId":null,"success":true}}')
             for raw in connection:
-                now = time.monotonic()
+                now = time.time()
                 data = raw.encode() if isinstance(raw, str) else raw
                 head = data[:200] if isinstance(raw, str) else zlib.decompressobj(31).decompress(data, 200)
                 found = _ID.search(head)

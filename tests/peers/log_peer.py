@@ -127,7 +127,7 @@ class LogPeer:
 
     def _handle(self, connection: ServerConnection) -> None:
         assert connection.request is not None
-        self.handshakes.append(dict(connection.request.headers))
+        self.handshakes.append({name.lower(): value for name, value in connection.request.headers.raw_items()})
         self._open.add(connection)
         held: list[str] = []
         seen = 0

@@ -75,7 +75,8 @@ class Checks:
         assert len(self._world.told) < _MOST_STEPS, "a history without end"
         records = self._world.journal.records
         for record in jobs:
-            assert records[record.job_id] in (record, _as_written(records[record.job_id], record)), f"not written: {record}"
+            written = _as_restored(records[record.job_id], record)
+            assert record in (records[record.job_id], written), f"not written: {record}; journal: {records[record.job_id]}"
         announced: set[tuple[str, str, int]] = set()
         for action in step.actions:
             if isinstance(action, do.AnnounceWriter):
@@ -262,7 +263,7 @@ class Checks:
             assert place.state == "removed", f"{place.name} is left behind"
 
 
-def _as_written(written: JobRecord, known: JobRecord) -> JobRecord:
+def _as_restored(written: JobRecord, known: JobRecord) -> JobRecord:
     """What a restarted core makes of a record without writing it: its worker is gone, and with an ended attempt its place."""
     state = JobState.READY if written.state is JobState.RUNNING else written.state
     return written.but(state=state, place=known.place if known.place is None else written.place)

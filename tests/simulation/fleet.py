@@ -56,7 +56,6 @@ class Fleet:
 
     def begin(self) -> None:
         self._next_death()
-        self._world.clock.after(5.0, self._reap)
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -230,19 +229,24 @@ class Fleet:
         memory_bytes = self._world.chance.choice([1000, 1000, 2_000_000])
         self._say(worker, on.WorkerIsIdle(worker.name, order.job_id, order.generation, memory_bytes))
 
-    # --- the reaper --------------------------------------------------------------------------------------------------
+    # --- housekeeping ------------------------------------------------------------------------------------------------
 
-    def _reap(self) -> None:
-        """Removes what belongs to nobody."""
-        core = self._world.supervisor.core
-        if core is not None:
-            known = core.places()
-            for place in self.places.values():
-                if place.state != "removed" and place.name not in known:
-                    holders = [w for w in self.workers.values() if w.alive and w.order and w.order.place == place.name]
-                    self._world.checks.place_reaped(place, holders)
-                    place.state = "removed"
-        self._world.clock.after(5.0, self._reap)
+    def tidy(self, worker: SimWorker) -> None:
+        """Look what is there, and say it."""
+        assert worker.order is None, "a worker that has a job is to tidy up"
+        seen = tuple(place.name for place in self.places.values() if place.state != "removed")
+        self._do(worker, self._world.chance.choice([0.01, 1.0]), lambda: self._say(worker, on.WorkerSaw(worker.name, seen)))
+
+    def remove(self, worker: SimWorker, action: do.RemoveAt) -> None:
+        def done() -> None:
+            for name in action.places:
+                place = self.places[name]
+                holders = [w for w in self.workers.values() if w.alive and w.order and w.order.place == name]
+                self._world.checks.place_reaped(place, holders)
+                place.state = "removed"
+            self._say(worker, on.WorkerHasTidied(worker.name))
+
+        self._do(worker, self._world.chance.choice([0.01, 2.0]), done)
 
 
 class SimStreamer:

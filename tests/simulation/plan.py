@@ -57,7 +57,7 @@ def make_plan(chance: random.Random) -> Plan:
         retry_first_s=chance.choice([0.2, 1.0]),
         retry_longest_s=5.0,
         most_jobs=chance.choice([3, 1000, 1000]),
-        keep_done_jobs=10_000,
+        tidy_interval_s=chance.choice([5.0, 30.0]),
     )
     return Plan(
         rules=rules,

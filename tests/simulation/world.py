@@ -157,6 +157,10 @@ class Supervisor:
                 world.fleet.hear(name, lambda worker: world.fleet.cancel(worker, action))
             case do.SettleAt(name):
                 world.fleet.hear(name, lambda worker: world.fleet.settle(worker, action))
+            case do.TidyAt(name):
+                world.fleet.hear(name, world.fleet.tidy)
+            case do.RemoveAt(name):
+                world.fleet.hear(name, lambda worker: world.fleet.remove(worker, action))
             case do.Exit():
                 world.tell("supervisor leaves", "")
                 world.checks.supervisor_leaves()

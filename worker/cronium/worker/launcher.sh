@@ -135,9 +135,10 @@ read_stat() {
 }
 
 # PID STATUS: waits for it, however often a signal comes between. Its status is in $status, or STATUS when a signal hid it (127 then).
+# 145: bash says 128 + SIGCHLD of a wait that the death of another child broke off, also when the trap ran before.
 await() {
     interrupted=1
-    while [ "$interrupted" ]; do
+    while [ "$interrupted" ] || [ "$status" -eq 145 ]; do
         interrupted=''
         wait "$1"
         status=$?

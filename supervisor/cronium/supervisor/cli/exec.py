@@ -5,6 +5,7 @@ The job's places are in a folder of their own below the state folder: a supervis
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import secrets
@@ -85,7 +86,6 @@ def _run(loaded: LoadedConfig, job: dict[str, Any], output_dir: Path | None, out
     from cronium.common.job import InvalidJobError
     from cronium.common.logging import hiding
     from cronium.common.messages import Outcome
-    from cronium.common.process import load_by_name
     from cronium.supervisor.cli import exit_codes
     from cronium.supervisor.cli.interrupts import Interrupts
     from cronium.supervisor.cli.outcome_view import outcome_dict, save_files
@@ -97,8 +97,7 @@ def _run(loaded: LoadedConfig, job: dict[str, Any], output_dir: Path | None, out
     with Interrupts() as interrupts, hiding(values):
         terminal = Terminal(interrupts, _DESCRIPTORS)
         try:
-            driver = load_by_name(_DRIVER)
-            ended: Outcome = driver.main(settings, json.dumps(job).encode(), secrets.token_hex(4), terminal, _DESCRIPTORS)
+            ended: Outcome = importlib.import_module(_DRIVER).main(settings, json.dumps(job).encode(), secrets.token_hex(4), terminal, _DESCRIPTORS)
         except InvalidJobError as error:
             terminal.close()
             fail("this job cannot be run here:", USAGE, error.problems)

@@ -26,6 +26,8 @@ from cronium.common.job import ScriptType
 from cronium.supervisor.cli.own_supervisor import OwnSupervisor, start_supervisor
 from cronium.supervisor.standalone.client import LogLine
 
+app = typer.Typer()
+
 _JOB_TIMEOUT_S = 120.0
 _EXAMPLES = {ScriptType.BASH: "hello.sh", ScriptType.PYTHON: "hello.py", ScriptType.NODE: "hello.js"}
 _COLOURS = {ScriptType.BASH: "green", ScriptType.PYTHON: "cyan", ScriptType.NODE: "magenta"}
@@ -86,6 +88,7 @@ class Result:
         return self.problem or str(error.get("message") or f"ended as {self.job.get('status')}. {_SEE_LOG}")
 
 
+@app.command(epilog="Example: cronium-supervisor quickstart --keep")
 def quickstart_command(
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the supervisor running afterwards, with its usual folders and port.")

@@ -30,6 +30,7 @@ from cronium.supervisor.core.statements import Statements
 
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
 _LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
+_TIDIED_WITHIN_S = 300.0  # a worker that does not come back from it is ended: it blocks a slot
 _TICK_S = 1.0
 
 
@@ -154,7 +155,7 @@ class Core:
                 self._actions.append(do.RemoveAt(name, tuple(place for place in places if place not in known)))
             case on.WorkerHasTidied(name):
                 if worker := self._workers.get(name):
-                    self._workers[name] = replace(worker, tidying=False)
+                    self._workers[name] = replace(worker, tidying=False, due_s=math.inf)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
@@ -438,7 +439,7 @@ class Core:
         for worker in self._workers.values():
             if worker.idle():
                 self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
-                self._workers[worker.name] = replace(worker, tidying=True)
+                self._workers[worker.name] = replace(worker, tidying=True, due_s=now.mono_s + _TIDIED_WITHIN_S)
                 self._actions.append(do.TidyAt(worker.name))
                 return
 
@@ -474,7 +475,8 @@ class Core:
     def _keep_workers(self, now: on.Now) -> None:
         """Have a worker for each slot, and the spare ones. After failed starts, one at a time."""
         for worker in [w for w in self._workers.values() if now.mono_s > w.due_s]:
-            self._actions.append(do.KillWorker(worker.name, "did not leave in time" if worker.ready else "was not ready in time"))
+            missed = "was not ready" if not worker.ready else "did not leave" if worker.retiring else "did not come back from tidying"
+            self._actions.append(do.KillWorker(worker.name, f"{missed} in time"))
             self._workers[worker.name] = replace(worker, due_s=now.mono_s + self._rules.worker_start_s)
         if now.mono_s < self._start_at_s:
             return

@@ -94,6 +94,10 @@ class Ledger:
             self._marked = self.low
         self._let_go()
 
+    def wants_sync(self) -> bool:
+        """Whether something that was written is not known to be safe, and somebody waits for that."""
+        return self._going is not None or self.positions.sync_wanted()
+
     def has_unmarked(self) -> bool:
         """Whether acknowledgements have come that are not written down."""
         return self.low != self._marked

@@ -98,7 +98,7 @@ class Loop:
 
     def _pause_ms(self) -> int:
         """Short while something waits for a moment (a sync, a window, an acknowledgement), long otherwise."""
-        if self._positions.sync_wanted() and not self._syncing:
+        if self._ledger.wants_sync() and not self._syncing:
             return int(_BETWEEN_SYNCS_S * 1000)
         busy = self._positions.is_watching() or self._ledger.has_unmarked()
         until_beat_s = self._beat_at_s - time.monotonic()
@@ -188,7 +188,7 @@ class Loop:
             _log.warning("the supervisor does not read", kind=type(message).__name__)
 
     def _sync(self, now_s: float) -> None:
-        if self._syncing or now_s - self._synced_at_s < _BETWEEN_SYNCS_S or not self._positions.sync_wanted():
+        if self._syncing or now_s - self._synced_at_s < _BETWEEN_SYNCS_S or not self._ledger.wants_sync():
             return
         self._positions.sync_begins()
         descriptor, lsn = self._spool.sync()
