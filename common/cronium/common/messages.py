@@ -143,9 +143,11 @@ class Settled:
 class Housekeep:
     """Look for what this installation left behind, and say it (`PlacesSeen`).
 
-    `leaving`: no jobs will be run for now; what only a running supervisor needs (the network) goes too.
+    `starting`: also make ready what the first job needs (images). `leaving`: no jobs will be run for now; what only a running
+    supervisor needs (the network) goes too.
     """
 
+    starting: bool
     leaving: bool
 
 

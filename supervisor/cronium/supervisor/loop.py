@@ -140,7 +140,7 @@ class Loop:
         idle = next((worker.name for worker in self._core.workers() if worker.idle()), None)
         if idle is None:
             return
-        self._send(idle.encode(), Housekeep(leaving=True))
+        self._send(idle.encode(), Housekeep(starting=False, leaving=True))
         until_s = time.monotonic() + _LAST_TIDY_S
         while (left_s := until_s - time.monotonic()) > 0 and self._router.poll(int(left_s * 1000)):
             _, frame = self._router.recv_multipart()
@@ -280,8 +280,8 @@ class Loop:
                 self._pool.start(name, number)
             case do.StopWorkerProcess(worker):
                 self._send(worker.encode(), StopWorker())
-            case do.TidyAt(worker):
-                self._send(worker.encode(), Housekeep(leaving=False))
+            case do.TidyAt(worker, starting):
+                self._send(worker.encode(), Housekeep(starting=starting, leaving=False))
             case do.RemoveAt(worker, places):
                 self._send(worker.encode(), PlacesUnknown(places))
             case do.KillWorker(worker, reason):

@@ -21,10 +21,9 @@ from cronium.common.ids import place_name
 from cronium.common.job import InvalidJobError, Job, parse_job
 from cronium.common.messages import Outcome, Position
 from cronium.worker.blocking import call_in_thread
-from cronium.worker.container.leftovers import remove_leftovers
 from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
 from cronium.worker.pipes import Pipes
-from cronium.worker.registry import executor_for
+from cronium.worker.registry import Executors
 from cronium.worker.settings import WorkerSettings
 
 T = TypeVar("T")
@@ -62,9 +61,7 @@ class Terminal(Protocol):
         """The output of a stream cannot be written any more; the job is being ended."""
 
 
-def main(
-    fields: Mapping[str, Any], job_json: bytes, token: str, terminal: Terminal, descriptors: Mapping[str, int]
-) -> Outcome:
+def main(fields: Mapping[str, Any], job_json: bytes, token: str, terminal: Terminal, descriptors: Mapping[str, int]) -> Outcome:
     """Run a job to its end, and remove its place. Main thread only.
 
     `fields` are those of WorkerSettings; `token` tells this run from any other of the same job. Raises InvalidJobError for a job
@@ -72,12 +69,13 @@ def main(
     """
     settings = WorkerSettings(**fields)
     job = parse_job(job_json)
-    executor = executor_for(job, settings)
+    executors = Executors(settings)
+    executor = executors.for_job(job)
     problems = executor.validate(job)
     if problems:
         raise InvalidJobError(problems)
     place = place_name(settings.installation, f"{job.id}-{token}", 1)
-    with _among_others(settings):
+    with _among_others(settings.state_dir, executors):
         try:
             outcome = _attempt(executor, job, place, terminal, descriptors)
         except ExecutionError as error:
@@ -88,9 +86,7 @@ def main(
         return outcome
 
 
-def _attempt(
-    executor: Executor, job: Job, place: str, terminal: Terminal, descriptors: Mapping[str, int]
-) -> Outcome:
+def _attempt(executor: Executor, job: Job, place: str, terminal: Terminal, descriptors: Mapping[str, int]) -> Outcome:
     pipes = Pipes(descriptors, terminal.output)
     control = Here(terminal, pipes)
     outcome: Outcome | None = None
@@ -205,25 +201,28 @@ class Here:
 
 
 @contextmanager
-def _among_others(settings: WorkerSettings) -> Iterator[None]:
+def _among_others(folder: Path, executors: Executors) -> Iterator[None]:
     """Hold the folder's lock with others. Whoever is alone, before or after, removes what is left."""
-    with (settings.state_dir / LOCK_FILE).open("w") as lock:
-        _sweep_if_alone(lock, settings)
-        _share(lock, settings.state_dir)
+    with (folder / LOCK_FILE).open("w") as lock:
+        _sweep_if_alone(lock, executors)
+        _share(lock, folder)
         try:
             yield
         finally:
-            _sweep_if_alone(lock, settings)
+            _sweep_if_alone(lock, executors)
 
 
-def _sweep_if_alone(lock: IO[str], settings: WorkerSettings) -> None:
+def _sweep_if_alone(lock: IO[str], executors: Executors) -> None:
     """Gives up the lock if somebody else has it too (flock(2): a conversion that fails has lost it)."""
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
     try:
-        remove_leftovers(settings)
+        for executor in executors.all():
+            for place in executor.places():
+                executor.cleanup(place)
+            executor.leave()
     except ExecutionError as error:
         _log.info("leftovers not removed", error=error.message)  # the run itself says so if the engine is away
 

@@ -19,6 +19,7 @@ from cronium.worker.sockets import Sockets
 T = TypeVar("T")
 _ANSWER_S = 10.0
 _CALL_S = 60.0
+_READY_S = 6 * 3600.0  # images may be pulled; each pull has its own bound
 _log = structlog.get_logger()
 
 
@@ -31,7 +32,7 @@ class Housekeeping:
         self._executors = executors
         self._unknown: frozenset[str] | None = None
 
-    def run(self, *, leaving: bool) -> None:
+    def run(self, *, starting: bool, leaving: bool) -> None:
         """Look, ask, remove; what cannot be done now is left to the next round."""
         self._sockets.listener = self
         removed = 0
@@ -41,6 +42,9 @@ class Housekeeping:
             self._sockets.wait((), _ANSWER_S, lambda: self._unknown is not None)
             for place in sorted(self._unknown or ()):
                 removed += self._remove(seen.get(place), place)
+        if starting:
+            for executor in self._executors.all():
+                self._tried(executor.make_ready, _READY_S)
         if leaving:
             for executor in self._executors.all():
                 self._tried(executor.leave)
@@ -58,9 +62,9 @@ class Housekeeping:
 
         return self._tried(clean) is True
 
-    def _tried(self, function: Callable[[], T]) -> T | None:
+    def _tried(self, function: Callable[[], T], timeout_s: float = _CALL_S) -> T | None:
         try:
-            return self._sockets.call(function, _CALL_S)
+            return self._sockets.call(function, timeout_s)
         except (ExecutionError, TimeoutError) as error:
             _log.warning("housekeeping could not be done", error=str(error))
             return None

@@ -61,7 +61,9 @@ class Worker:
             self._sockets.wait((), _IDLE_WAIT_S, self._has_work)
             if self._housekeep is not None:
                 order, self._housekeep = self._housekeep, None
-                Housekeeping(self._settings.name, self._sockets, self._executors).run(leaving=order.leaving)
+                Housekeeping(self._settings.name, self._sockets, self._executors).run(
+                    starting=order.starting, leaving=order.leaving
+                )
                 continue
             if self._dispatch is not None and not self._stopping:
                 dispatch, self._dispatch = self._dispatch, None

@@ -9,7 +9,7 @@ import typer
 
 from cronium.supervisor.cli.options import ConfigOption, JsonOption, TokenFileOption, UrlOption
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: cronium-supervisor cancel JOB")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cronium.common.config.load import LoadedConfig
     from cronium.supervisor.cli.terminal import Terminal
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 FOLDER = "exec"
 _DRIVER = "cronium.worker.here"
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}

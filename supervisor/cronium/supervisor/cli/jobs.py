@@ -16,7 +16,7 @@ from cronium.supervisor.cli.options import ConfigOption, JsonOption, TokenFileOp
 if TYPE_CHECKING:
     from cronium.supervisor.standalone.client import JobSummary
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _COLOURS = {"completed": "green", "running": "cyan", "failed": "red", "timeout": "red", "cancelled": "yellow"}
 
 

@@ -26,7 +26,7 @@ from cronium.common.job import ScriptType
 from cronium.supervisor.cli.own_supervisor import OwnSupervisor, start_supervisor
 from cronium.supervisor.standalone.client import LogLine
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 _JOB_TIMEOUT_S = 120.0
 _EXAMPLES = {ScriptType.BASH: "hello.sh", ScriptType.PYTHON: "hello.py", ScriptType.NODE: "hello.js"}

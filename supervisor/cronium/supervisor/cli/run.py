@@ -8,7 +8,7 @@ from rich.text import Text
 
 from cronium.supervisor.cli.options import ConfigOption, StandaloneOption, fail, load_or_exit
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: cronium-supervisor run --standalone")

@@ -27,7 +27,7 @@ from cronium.supervisor.cli.options import (
 if TYPE_CHECKING:
     from cronium.supervisor.standalone.client import StandaloneClient
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 _LAST_WAIT_S = 60.0  # its lines are over: the report is there or on its way
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cronium.supervisor.cli.options import USAGE, ConfigOption, JsonOption, StandaloneOption
 
-app = typer.Typer()
+app = typer.Typer(add_completion=False)
 
 
 @app.command(epilog="Example: cronium-supervisor validate --config etc/cronium-orchestrator.yaml")

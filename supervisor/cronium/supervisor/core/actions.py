@@ -141,9 +141,10 @@ class StopWorkerProcess:
 
 @dataclass(frozen=True, slots=True)
 class TidyAt:
-    """Have an idle worker look for places that belong to nobody."""
+    """Have an idle worker look for places that belong to nobody; `starting`: and make ready what jobs will need."""
 
     worker: str
+    starting: bool
 
 
 @dataclass(frozen=True, slots=True)

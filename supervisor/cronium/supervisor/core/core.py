@@ -52,6 +52,7 @@ class Core:
         self._poll_at_s = 0.0
         self._poll_blocked = False
         self._tidy_at_s = 0.0
+        self._tidied = False
         self._next_number = 1
         self._start_failures = 0
         self._start_at_s = 0.0
@@ -439,8 +440,9 @@ class Core:
         for worker in self._workers.values():
             if worker.idle():
                 self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
+                starting, self._tidied = not self._tidied, True
                 self._workers[worker.name] = replace(worker, tidying=True, due_s=now.mono_s + _TIDIED_WITHIN_S)
-                self._actions.append(do.TidyAt(worker.name))
+                self._actions.append(do.TidyAt(worker.name, starting))
                 return
 
     def _dispatch(self) -> None:

@@ -19,6 +19,7 @@ from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.state import Ended, JobRecord, JobState
 
 _ASK_AGAIN_S = 5.0  # for a summary that does not come
+_OVER = "over"  # what is on its way was said of a job that is done
 
 
 @dataclass(slots=True)
@@ -70,16 +71,16 @@ class Statements:
 
     def taken(self, job_id: str, key: str) -> str | None:
         """A statement has been answered for good: its kind, None if it is not the one on its way."""
-        line = self._lines.get(job_id)
-        if line is None or line.in_flight != key:
+        line = self._answered(job_id, key)
+        if line is None:
             return None
         line.in_flight, line.failures, line.not_before_s = None, 0, 0.0
         return line.kind
 
     def failed(self, job_id: str, key: str, now_s: float, retry_after_s: float | None) -> None:
         """A statement did not get through."""
-        line = self._lines.get(job_id)
-        if line is None or line.in_flight != key:
+        line = self._answered(job_id, key)
+        if line is None:
             return
         line.in_flight = None
         line.failures += 1
@@ -96,8 +97,10 @@ class Statements:
             line.asked_s = None
 
     def forget(self, job_id: str) -> None:
-        """Nothing more will be said about this job."""
-        self._lines.pop(job_id, None)
+        """Nothing more will be said about this job; should it come again, then not before what is on its way is answered."""
+        line = self._lines.pop(job_id, None)
+        if line is not None and line.in_flight is not None:
+            self._lines[job_id] = _Line(in_flight=line.in_flight, kind=_OVER)
 
     def next_due_s(self, now_s: float) -> float:
         """When (monotonic) `due` may have something new."""
@@ -152,6 +155,15 @@ class Statements:
     def _send(line: _Line, kind: str, key: str) -> str:
         line.in_flight, line.kind = key, kind
         return key
+
+    def _answered(self, job_id: str, key: str) -> _Line | None:
+        line = self._lines.get(job_id)
+        if line is None or line.in_flight != key:
+            return None
+        if line.kind == _OVER:
+            del self._lines[job_id]
+            return None
+        return line
 
     def _line(self, job_id: str) -> _Line:
         return self._lines.setdefault(job_id, _Line())

@@ -41,7 +41,11 @@ def main() -> int:
         log.error("the streamer cannot start", error=str(error))  # noqa: TRY400 - the text says it all, and what to do
         return 1
     signal.signal(signal.SIGTERM, lambda _signal, _frame: loop.request_stop())
-    loop.run()
+    try:
+        loop.run()
+    except Exception:
+        log.exception("the streamer fails; the spool has everything that was taken")
+        return 1
     return 0
 
 

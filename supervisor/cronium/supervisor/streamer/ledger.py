@@ -146,9 +146,6 @@ class Ledger:
         """Write a record that is no batch. It may fail on a full disk, and the running process does without it."""
         try:
             spooled = self._spool.append(record)
-        except OSError as error:
-            _log.error("record not written", record=type(record).__name__, error=str(error))
-            return False
         except SpoolFullError:
             return False
         if not isinstance(record, Mark):

@@ -33,7 +33,7 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpoolFullError(SpoolError):
-    """No room for a batch now; nothing was written."""
+    """No room now, or the disk fails; nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Spool:
         return 0 if self._full else max(0, self._capacity - self.disk_bytes)
 
     def append(self, record: Record) -> Spooled:
-        """Write a record. Raises SpoolFullError when there is no room, OSError when the disk fails; then nothing has changed."""
+        """Write a record. Raises SpoolFullError when there is no room or the disk fails; then nothing has changed."""
         kind, clear = encode(record)
         body_bytes = len(clear) + 28  # nonce and tag of AES-GCM
         is_batch = kind == Kind.BATCH
@@ -220,13 +220,13 @@ class Spool:
         self.cursor = fresh.start if self.cursor == old.end else self.cursor
         self._ready_end = fresh.start if self._ready_end == old.end else self._ready_end
 
-    def _refusal(self, error: OSError) -> OSError | SpoolFullError:
-        if error.errno not in _FULL:
-            return error
+    def _refusal(self, error: OSError) -> SpoolFullError:
+        """A full disk and one that fails are the same to a job: it waits, and we try again every second."""
         if not self._full:
             self._full = True
-            _log.error("no space left for output: jobs wait; free some on this disk", folder=str(self._folder))
-        return SpoolFullError(f"no space left in {self._folder}")
+            advice = "free some space on this disk" if error.errno in _FULL else "see to this disk"
+            _log.error(f"output cannot be written, jobs wait: {advice}", folder=str(self._folder), error=str(error))
+        return SpoolFullError(f"cannot write to {self._folder}: {error}")
 
     def _keep_ready(self, spooled: Spooled, *, is_batch: bool) -> None:
         if spooled.lsn != (self._ready_end if self._ready else self.cursor):

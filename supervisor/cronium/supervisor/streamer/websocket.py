@@ -188,7 +188,7 @@ class WebSocketLink:
         while not connection.reason:
             now_s = time.monotonic()
             if now_s - pinged_at_s >= ping_s:
-                if now_s - connection.heard_at_s >= ping_s + _PING_GRACE_S:
+                if now_s - connection.heard_at_s >= ping_s + min(ping_s, _PING_GRACE_S):
                     connection.break_off(f"nothing came for {now_s - connection.heard_at_s:.0f} s")
                     return
                 _ping(connection.socket)

@@ -20,6 +20,7 @@ from docker.errors import APIError, DockerException, ImageNotFound, NotFound
 
 from cronium.common.config.model import Docker
 from cronium.common.errors import ExecutionError, Reason
+from cronium.worker.container.pull_progress import PullProgress
 from cronium.worker.container.stream import STDOUT, Feeder, Stream
 
 _READ = 256 * 1024
@@ -120,9 +121,11 @@ class Engine:
         puller = APIClient(base_url=self._docker.endpoint, version=self._client.api_version, timeout=int(max(1, timeout_s)))
         try:
             with self._told(f"pull image {name}", Reason.PULL_FAILED):
+                progress = PullProgress(name)
                 for step in puller.pull(repository, tag=tag, stream=True, decode=True):
                     if "error" in step:
                         raise pull_error(name, str(step["error"]))
+                    progress.tell(step, time.monotonic())
         except NotFound as error:
             raise pull_error(name, str(error.explanation)) from None
         finally:

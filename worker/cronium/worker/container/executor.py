@@ -14,6 +14,7 @@ from cronium.worker.container.execution import Execution
 from cronium.worker.container.limits import plan, problems_of
 from cronium.worker.container.networks import remove_network
 from cronium.worker.container.phases import PHASES
+from cronium.worker.container.readiness import make_ready
 from cronium.worker.container.reaper import places_seen
 from cronium.worker.container.removal import remove_place
 from cronium.worker.container.settings import settings_of
@@ -53,6 +54,10 @@ class ContainerExecutor:
     def cleanup(self, place: str) -> None:
         """See `Executor`."""
         remove_place(self._engine, place, self._settings)
+
+    def make_ready(self) -> None:
+        """See `Executor`."""
+        make_ready(self._engine, self._settings)
 
     def places(self) -> frozenset[str]:
         """See `Executor`."""
