@@ -50,7 +50,7 @@ class LoopControl:
         def run() -> None:
             try:
                 box.append((function(), None))
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it is raised again where it was asked for
                 box.append((None, error))
 
         thread = threading.Thread(target=run, daemon=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -9,60 +10,147 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import docker
 import psutil
+from docker.errors import NotFound
 
-from cronium.supervisor.standalone.client import StandaloneClient
+from cronium.supervisor.standalone.client import LogLine, StandaloneClient
+from cronium.worker.container.spec import LABEL_INSTALLATION
 from peers.standalone_queue import Queue
+
+GONE_WITHIN_S = 60  # promise 8: what a job needed is gone within a minute
+_MOST_LOG_SHOWN = 20_000
+
+
+@dataclass(frozen=True)
+class Done:
+    """A job that has ended, as the backend has it. `lines`: every entry, by number."""
+
+    job: dict[str, Any]
+    lines: list[LogLine]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.job["report"]
+        return found
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended, when it did not complete."""
+        error = self.report.get("error")
+        return None if error is None else error["details"]["reason"]
+
+    def stream(self, name: str) -> list[str]:
+        """The whole lines of a stream: pieces put together."""
+        whole, pieces = [], []
+        for line in self.lines:
+            if line.stream == name:
+                pieces.append(line.line)
+                if not line.continued:
+                    whole.append("".join(pieces))
+                    pieces.clear()
+        assert not pieces, "a line was never finished"
+        return whole
+
+    @property
+    def stdout(self) -> list[str]:
+        return self.stream("stdout")
+
+    @property
+    def stderr(self) -> list[str]:
+        return self.stream("stderr")
+
+    @property
+    def system(self) -> list[str]:
+        return self.stream("system")
 
 
 class World:
-    """The standalone queue and a supervisor that takes its jobs. Use as a context manager.
+    """The standalone queue and a supervisor that takes its jobs. Use as a context manager, which also sees to it that both leave
+    nothing behind.
 
-    `websocket_url` sends the output elsewhere than to the queue. `environ` overrides configuration keys.
+    `websocket_url` sends the output elsewhere than to the queue, `api_url` everything else. `environ` overrides configuration
+    keys; `queue` settings of the queue.
     """
 
-    def __init__(self, engine: str, *, websocket_url: str | None = None, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        engine: str,
+        *,
+        websocket_url: str | None = None,
+        environ: Mapping[str, str] | None = None,
+        queue: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="crw-", dir="/tmp"))
+        self.installation = f"world-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.docker = docker.APIClient(base_url=engine, timeout=120)
         self._engine = engine
         self._websocket_url = websocket_url
-        self._environ = dict(environ or {})
+        self.environ = dict(environ or {})
         self.log = self.folder / "supervisor.log"
+        self.state = self.folder / "state"
+        self.runtime = self.folder / "run"
         self.queue = Queue(
-            {"database": str(self.folder / "queue" / "queue.db"), "token_file": str(self.folder / "queue" / "token"), "rate_factor": 100}
+            {
+                "database": str(self.folder / "queue" / "queue.db"),
+                "token_file": str(self.folder / "queue" / "token"),
+                "rate_factor": 100,
+                **(queue or {}),
+            }
         )
         self.process: subprocess.Popen[bytes] | None = None
+        self._client: StandaloneClient | None = None
 
     def __enter__(self) -> World:
         self.queue.start()
+        self._client = self.queue.client()
         self.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.stop()
-        self.queue.end()
-        if kind is not None:
-            print(self.log.read_text()[-20_000:])
-        shutil.rmtree(self.folder, ignore_errors=True)
+        left: list[str] = []
+        try:
+            if kind is None:
+                left += self.wait_until_tidy()
+            mine = self.processes()
+            self.stop()
+            left += [f"process {process}" for process in mine if process.is_running()]
+            left += [f"socket {path}" for path in self.runtime.rglob("*")]
+            left += self._remove_containers()
+            left += self._remove_networks()
+        finally:
+            self._end_all()
+            self.queue.end()
+            if kind is not None or left:
+                print(self.log.read_text(errors="replace")[-_MOST_LOG_SHOWN:])
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.docker.close()
+        assert kind is not None or not left, f"left behind: {left}"
 
     def start(self) -> None:
         """Start the supervisor; it is ready when a worker is."""
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CRONIUM_")},
+            "CRONIUM_ID": self.installation,
             "CRONIUM_API_URL": self.queue.ready["apiUrl"],
             "CRONIUM_WS_URL": self._websocket_url or self.queue.ready["wsUrl"],
             "CRONIUM_SERVICE_TOKEN": self.queue.token,
-            "CRONIUM_STATE_DIR": str(self.folder / "state"),
-            "CRONIUM_RUNTIME_DIR": str(self.folder / "run"),
+            "CRONIUM_STATE_DIR": str(self.state),
+            "CRONIUM_RUNTIME_DIR": str(self.runtime),
             "CRONIUM_DOCKER_HOST": self._engine,
-            **self._environ,
+            **self.environ,
         }
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cronium.supervisor", "run"], env=environ, stderr=self.log.open("ab"), start_new_session=True
-        )
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cronium.supervisor", "run"], env=environ, stderr=log, start_new_session=True
+            )
         deadline = time.monotonic() + 60
         while not self.roles("worker"):
             assert self.process.poll() is None, self.log.read_text()
@@ -76,15 +164,59 @@ class World:
             self.process.send_signal(number)
         return self.process.wait(timeout_s)
 
+    def kill(self) -> None:
+        """SIGKILL the supervisor, as if it had crashed, and wait until all that dies with it is gone."""
+        assert self.process is not None
+        mine = self.processes()
+        self.process.kill()
+        self.process.wait(10)
+        _, alive = psutil.wait_procs(mine, timeout=10)
+        assert not alive, f"did not die with the supervisor: {alive}"
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
     def client(self) -> StandaloneClient:
         """To submit jobs with."""
         return self.queue.client()
 
+    @property
+    def backend(self) -> StandaloneClient:
+        """The client of this world, for the thread of the test."""
+        assert self._client is not None
+        return self._client
+
+    def submit(self, script: str, kind: str = "bash", *, check: bool = True, job: Mapping[str, Any] | None = None, **execution: Any) -> str:
+        """A script as a job, without a network unless it asks for one; the job's id. `job`: fields beside `execution`."""
+        body = {"network": "none", "timeout": 100, **execution, "script": {"type": kind, "content": script}}
+        return self.backend.submit({**(job or {}), "execution": body}, check=check).id
+
+    def done(self, job_id: str, timeout_s: float = 100) -> Done:
+        """Wait for a job's end. Whatever became of it: one terminal report, all lines here, numbers without holes."""
+        job = self.backend.wait(job_id, timeout_s)
+        lines = list(self.backend.logs(job_id))
+        assert job["terminalReports"] == 1, job
+        assert job["refusedReports"] == 0, job
+        assert job["logsComplete"] is True, (job["status"], job["logsCheck"])
+        assert [line.sequence for line in lines] == list(range(1, len(lines) + 1))
+        return Done(job, lines)
+
+    def run(self, script: str, kind: str = "bash", **execution: Any) -> Done:
+        """Submit and wait."""
+        return self.done(self.submit(script, kind, **execution))
+
+    def until_said(self, job_id: str, text: str, timeout_s: float = 60) -> None:
+        """Wait until the backend has an entry with this text."""
+        deadline = time.monotonic() + timeout_s
+        while not any(text in line.line for line in self.backend.logs(job_id)):
+            assert time.monotonic() < deadline, f"{text!r} was not said in {timeout_s:g} s"
+            time.sleep(0.05)
+
+    # --- what is there -----------------------------------------------------------------------------------------------
+
     def roles(self, prefix: str) -> list[psutil.Process]:
-        """Our processes whose title begins so: `worker`, `streamer`, `forkserver`."""
-        assert self.process is not None
+        """Our processes whose title begins so: `worker`, `streamer`; the forkserver is the parent of the workers."""
         found = []
-        for process in psutil.Process(self.process.pid).children(recursive=True):
+        for process in self.processes()[1:]:
             try:
                 if process.cmdline()[0].startswith(f"cronium: {prefix}"):
                     found.append(process)
@@ -93,7 +225,88 @@ class World:
         return found
 
     def processes(self) -> list[psutil.Process]:
-        """The supervisor and all its processes."""
+        """The supervisor and all its processes; none when it is not running."""
         assert self.process is not None
-        supervisor = psutil.Process(self.process.pid)
-        return [supervisor, *supervisor.children(recursive=True)]
+        try:
+            supervisor = psutil.Process(self.process.pid)
+            return [supervisor, *supervisor.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Every container with our label, running or not."""
+        found: list[dict[str, Any]] = self.docker.containers(all=True, filters={"label": f"{LABEL_INSTALLATION}={self.installation}"})
+        return found
+
+    def running(self) -> list[str]:
+        """The ids of those that run."""
+        return [one["Id"] for one in self.containers() if one["State"] == "running"]
+
+    def places(self) -> list[Path]:
+        """Folders of places."""
+        folder = self.state / "places"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def wait_until_tidy(self, within_s: float = GONE_WITHIN_S) -> list[str]:
+        """Wait until no container and no place is left; what there still is after that time."""
+        deadline = time.monotonic() + within_s
+        while left := [f"container {one['Names']}" for one in self.containers()] + [f"place {path.name}" for path in self.places()]:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        return left
+
+    def assert_nothing_left(self, within_s: float = GONE_WITHIN_S) -> None:
+        """No container and no place folder of ours, within a minute."""
+        left = self.wait_until_tidy(within_s)
+        assert not left, f"left behind: {left}"
+
+    def _networks(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.docker.networks(filters={"label": f"{LABEL_INSTALLATION}={self.installation}"})
+        return found
+
+    def _remove_containers(self) -> list[str]:
+        removed = []
+        for one in self.containers():
+            removed.append(f"container {one['Names']} ({one['State']})")
+            try:
+                self.docker.remove_container(one["Id"], force=True, v=True)
+            except NotFound:
+                continue
+        return removed
+
+    def _remove_networks(self) -> list[str]:
+        removed = []
+        for one in self._networks():
+            removed.append(f"network {one['Name']}")
+            try:
+                self.docker.remove_network(one["Id"])
+            except NotFound:
+                continue
+        return removed
+
+    def _end_all(self) -> None:
+        """Whatever a failed test left of our processes."""
+        for process in self.processes():
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        if self.process is not None:
+            self.process.wait(10)
+
+
+def memory_bytes(processes: Iterable[psutil.Process]) -> int:
+    """What they hold together (PSS: shared pages are shared out)."""
+    total = 0
+    for process in processes:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue
+    return total
+
+
+def numbered(count: int, text: str = "line") -> list[str]:
+    """What `seq -f 'line %.0f' COUNT` prints."""
+    return [f"{text} {number}" for number in itertools.islice(itertools.count(1), count)]

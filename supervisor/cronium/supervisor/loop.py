@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -48,6 +48,7 @@ from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
+from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.workers import WorkerPool
@@ -82,7 +83,7 @@ class Loop:
         roles: tuple[Role, ...],
         orders: Orders,
         runtime_dir: Path,
-        watch: Callable[[Mapping[str, object]], None] = lambda _: None,
+        health: HealthReport,
     ) -> None:
         self._core, self._journal, self._pool, self._lanes, self._roles, self._orders = core, journal, pool, lanes, roles, orders
         self._context = zmq.Context()
@@ -97,9 +98,9 @@ class Loop:
             self._poller.register(descriptor, zmq.POLLIN)
         self._poller.register(self._router, zmq.POLLIN)
         self._watched: dict[int, str] = {}
-        self._watch = watch
         self._leaving = False
-        self.streamer_beat: StreamerBeat | None = None
+        self._health = health
+        self._api_works = False
 
     def run(self) -> None:
         """Until the core says Exit or a person insists."""
@@ -114,6 +115,7 @@ class Loop:
                 self._receive()
             if self._lanes.fileno() in ready:
                 for event in self._lanes.take():
+                    self._api_works = not isinstance(event, on.PollFailed | on.Unanswered)
                     self._handle(event)
             if self._pool.fileno() in ready:
                 self._workers_started()
@@ -122,6 +124,8 @@ class Loop:
             for event in self._orders.events(sum(1 for w in self._core.workers() if w.job_id is not None)):
                 self._handle(event)
             self._handle(on.Tick())
+            if self._health.is_due(time.monotonic()):
+                self._say_health()
             self._leaving = self._leaving or self._orders.leave_now(time.monotonic())
 
     def close(self, grace_s: float = 1.0) -> None:
@@ -196,7 +200,7 @@ class Loop:
             case StreamerReady():
                 return on.StreamerIsReady()
             case StreamerBeat():
-                self.streamer_beat = message
+                self._health.beat(message, time.monotonic())
                 return None
             case Summary():
                 return on.SummaryHeard(message)
@@ -205,6 +209,10 @@ class Loop:
             case _:
                 _log.warning("message refused", error=f"{type(message).__name__} is not for the supervisor")
                 return None
+
+    def _say_health(self) -> None:
+        body = self._health.body(self._core.counts(), api_works=self._api_works, now_s=time.monotonic())
+        self._lanes.submit(do.SayHealth(body))
 
     def _workers_started(self) -> None:
         for started in self._pool.started():

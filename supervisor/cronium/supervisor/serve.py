@@ -29,6 +29,7 @@ from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.decisions import PollRules
 from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop, prepare_runtime_dir
 from cronium.supervisor.pool.roles import Role
@@ -87,7 +88,7 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> N
             config.jobs.types,
         )
         roles = (streamer,) if backend.queue is None else (backend.queue, streamer)
-        loop = Loop(core, journal, pool, lanes, roles, orders, config.runtime_dir)
+        loop = Loop(core, journal, pool, lanes, roles, orders, config.runtime_dir, HealthReport(installation))
         _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
         tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
         try:

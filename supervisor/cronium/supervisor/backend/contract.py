@@ -95,6 +95,10 @@ class ContractBackend:
             return on.LeaseUnanswered(action.job_id)
         return on.LeaseRenewed(action.job_id, lease, _text(answer.body, "nextAction"))
 
+    def health(self, action: do.SayHealth) -> None:
+        """POST /orchestrator/health; what comes back is of no concern, the next one follows soon."""
+        self._session.ask("POST", "/orchestrator/health", body=action.body)
+
     @staticmethod
     def _statement(job_id: str, key: str, answer: Answer) -> on.Taken | on.Refused | on.Unanswered:
         if answer.success:

@@ -18,7 +18,7 @@ from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 
-BackendAction = do.Poll | do.Acknowledge | do.SayStatus | do.SayComplete | do.RenewLease
+BackendAction = do.Poll | do.Acknowledge | do.SayStatus | do.SayComplete | do.RenewLease | do.SayHealth
 _LANES = {"poll": 1, "renew": 1, "report": 4}
 _log = structlog.get_logger()
 
@@ -66,11 +66,12 @@ class BackendLanes:
             except Exception as error:  # noqa: BLE001 - a lane that dies would stop all reports; it is told and tried again
                 _log.exception("a request could not be made", action=type(action).__name__)
                 event = _failed(action, f"{type(error).__name__}: {error}")
-            self._events.put(event)
-            os.eventfd_write(self._descriptor, 1)
+            if event is not None:
+                self._events.put(event)
+                os.eventfd_write(self._descriptor, 1)
 
 
-def _carry_out(backend: ContractBackend, action: BackendAction) -> on.Event:
+def _carry_out(backend: ContractBackend, action: BackendAction) -> on.Event | None:
     match action:
         case do.Poll():
             return backend.poll(action)
@@ -82,13 +83,18 @@ def _carry_out(backend: ContractBackend, action: BackendAction) -> on.Event:
             return backend.complete(action)
         case do.RenewLease():
             return backend.renew(action)
+        case do.SayHealth():
+            backend.health(action)
+            return None
 
 
-def _failed(action: BackendAction, reason: str) -> on.Event:
+def _failed(action: BackendAction, reason: str) -> on.Event | None:
     match action:
         case do.Poll(key):
             return on.PollFailed(key, reason)
         case do.RenewLease(job_id):
             return on.LeaseUnanswered(job_id)
+        case do.SayHealth():
+            return None
         case _:
             return on.Unanswered(action.job_id, action.key, reason)

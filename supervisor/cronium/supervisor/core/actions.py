@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cronium.common.messages import Outcome, Summary
@@ -85,6 +86,13 @@ class SayComplete:
     attempt: int
     outcome: Outcome
     summary: Summary
+
+
+@dataclass(frozen=True, slots=True)
+class SayHealth:
+    """Tell the backend how we are; made by the loop, answered by nothing."""
+
+    body: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)

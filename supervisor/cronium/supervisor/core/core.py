@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -31,6 +32,7 @@ from cronium.supervisor.core.statements import Statements
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
 _LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
 _TIDIED_WITHIN_S = 300.0  # a worker that does not come back from it is ended: it blocks a slot
+_READIED_WITHIN_S = 6 * 3600.0  # at start, when images may have to be pulled
 _TICK_S = 1.0
 
 
@@ -59,6 +61,7 @@ class Core:
         self._renew_at_s: dict[str, float] = {}
         self._renewing: set[str] = set()
         self._draining = False
+        self._finished: Counter[str] = Counter()
         self._writes: list[do.Write] = []
         self._actions: list[do.Action] = []
 
@@ -102,6 +105,10 @@ class Core:
     def jobs(self) -> tuple[JobRecord, ...]:
         """All jobs for which something is still to be done."""
         return tuple(self._jobs.values())
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by their state, and since our start by how they ended (`completed`, `failed`, `timeout`, `cancelled`)."""
+        return dict(Counter(record.state.value for record in self._jobs.values()) + self._finished)
 
     def workers(self) -> tuple[Worker, ...]:
         """All workers that are known."""
@@ -189,13 +196,14 @@ class Core:
         if not self._draining:  # else the key stays: whoever is started next asks with it, and gets the same jobs
             self._poll_key = None
             self._writes.append(do.PutPollKey(None))
-            news = sum([self._take_in(job, now) for job in event.jobs])
-            self._empty_polls = 0 if news else self._empty_polls + 1
+            for job in event.jobs:
+                self._take_in(job, now)
+            self._empty_polls = 0 if event.jobs else self._empty_polls + 1
             self._poll_at_s = now.mono_s + pause_after_poll(
                 self._rules.polls,
                 empty_polls=self._empty_polls,
                 took_s=event.took_s,
-                jobs=news,
+                jobs=len(event.jobs),
                 told_s=event.next_after_s,
                 jitter=self._random,
             )
@@ -211,21 +219,21 @@ class Core:
         self._poll_at_s = now.mono_s + max(pause, event.retry_after_s or 0.0)
         self._note("warning", "poll failed", None, error=event.reason, retry_in_s=round(pause, 1))
 
-    def _take_in(self, job: on.QueuedJob, now: on.Now) -> bool:
-        """A job from the queue; whether it is news. One that is known is gone on with, or reported again; it never runs anew.
+    def _take_in(self, job: on.QueuedJob, now: on.Now) -> None:
+        """A job from the queue. One that is known is gone on with, or reported again; it never runs anew.
 
         It is acknowledged again in each case: another host may have had it in between, and only the answer tells its epoch.
         """
         known = self.job(job.job_id)
         if known is not None and known.lost and (known.state is not JobState.DONE or known.place is not None):
             self._note("info", "delivered again while it is still being stopped here: left to come once more", job.job_id)
-            return False
+            return
         self._done_jobs.pop(job.job_id, None)
         if known is not None and (not known.lost or job.job_id in self._ended):
             self._note("info", "delivered again", job.job_id, state=known.state.value)
             state = JobState.ENDED if known.state is JobState.DONE else known.state
             self._put(known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0))
-            return False
+            return
         record = JobRecord(job.job_id, job.priority, now.unix_ms, now.unix_ms, retry=job.retry)
         if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
             record = record.but(generation=known.generation, attempt=known.attempt)
@@ -233,7 +241,6 @@ class Core:
         self._writes.append(do.PutJob(record, job.payload))
         if job.refusal is not None:
             self._end(record, job.refusal, now)
-        return True
 
     def _taken(self, event: on.Taken, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
@@ -390,6 +397,7 @@ class Core:
             ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
             self._ended[record.job_id] = ended
             self._writes.append(do.PutEnded(record.job_id, ended))
+            self._finished[ended.outcome.status] += 1
         self._statements.forget(record.job_id)
         self._renew_at_s.pop(record.job_id, None)
         self._renewing.discard(record.job_id)
@@ -441,7 +449,9 @@ class Core:
             if worker.idle():
                 self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
                 starting, self._tidied = not self._tidied, True
-                self._workers[worker.name] = replace(worker, tidying=True, due_s=now.mono_s + _TIDIED_WITHIN_S)
+                self._workers[worker.name] = replace(
+                    worker, tidying=True, due_s=now.mono_s + (_READIED_WITHIN_S if starting else _TIDIED_WITHIN_S)
+                )
                 self._actions.append(do.TidyAt(worker.name, starting))
                 return
 
@@ -477,7 +487,9 @@ class Core:
     def _keep_workers(self, now: on.Now) -> None:
         """Have a worker for each slot, and the spare ones. After failed starts, one at a time."""
         for worker in [w for w in self._workers.values() if now.mono_s > w.due_s]:
-            missed = "was not ready" if not worker.ready else "did not leave" if worker.retiring else "did not come back from tidying"
+            missed = "did not come back from tidying"
+            if not worker.ready or worker.retiring:
+                missed = "did not leave" if worker.ready else "was not ready"
             self._actions.append(do.KillWorker(worker.name, f"{missed} in time"))
             self._workers[worker.name] = replace(worker, due_s=now.mono_s + self._rules.worker_start_s)
         if now.mono_s < self._start_at_s:

@@ -9,6 +9,7 @@ from cronium.common.messages import Outcome
 from cronium.supervisor.core.state import JobRecord
 
 _LONGEST_RETRY_S = 3600.0
+_LEAST_PAUSE_S = 0.05  # a backend that says 0 is not asked in a tight loop
 _JITTER = 0.2  # a fifth up or down, so that many hosts do not ask in step
 
 
@@ -48,11 +49,12 @@ def pause_after_poll(
 ) -> float:
     """How long to wait before the next poll.
 
-    The backend's own word counts. Otherwise: with jobs the interval; without, it doubles from the interval up to the maximum,
-    unless the backend held the poll open, and so has done the waiting for us.
+    The backend's own word counts. Otherwise: with jobs (also known ones: there may be others behind them) the interval;
+    without, it doubles from the interval up to the maximum, unless the backend held the poll open, and so has done the waiting
+    for us.
     """
     if told_s is not None:
-        return told_s
+        return max(told_s, _LEAST_PAUSE_S)
     if jobs:
         return rules.interval_s
     if rules.wait_s > 0 and took_s >= rules.wait_s * 0.5:

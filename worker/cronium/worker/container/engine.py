@@ -24,6 +24,7 @@ from cronium.worker.container.pull_progress import PullProgress
 from cronium.worker.container.stream import STDOUT, Feeder, Stream
 
 _READ = 256 * 1024
+_POOL = 4  # idle connections a worker keeps
 _MAX_SAID = 64 * 1024
 
 
@@ -74,7 +75,10 @@ class Engine:
         with self._lock:
             if self._made is None:
                 self._made = APIClient(
-                    base_url=self._docker.endpoint, version=self._docker.version, timeout=int(max(1, self._docker.timeout))
+                    base_url=self._docker.endpoint,
+                    version=self._docker.version,
+                    timeout=int(max(1, self._docker.timeout)),
+                    max_pool_size=_POOL,
                 )
             return self._made
 

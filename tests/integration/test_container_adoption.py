@@ -1,0 +1,188 @@
+"""A place outlives its worker: whoever takes it over goes on where the last one was, and starts nothing twice.
+
+A worker's death is a generator that is dropped and an executor that is thrown away; what remains is the engine and the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
+
+from cronium.common.errors import Reason
+from cronium.worker.container.executor import ContainerExecutor
+from cronium.worker.executor import Attempt, Log, Status
+
+COUNT = "for i in $(seq 30); do echo $i; sleep 0.05; done; exit 9"
+COUNTED = "".join(f"{n}\n" for n in range(1, 31)).encode()
+
+
+@pytest.fixture(params=["host", "exec"])
+def world(
+    request: pytest.FixtureRequest, docker_endpoint: str, installation: str, runner_images: object, tmp_path: Path
+) -> Iterator[World]:
+    world = World(docker_endpoint, installation, tmp_path, {"files": request.param})
+    yield world
+    world.close()
+
+
+@pytest.fixture
+def host_world(docker_endpoint: str, installation: str, runner_images: object, tmp_path: Path) -> Iterator[World]:
+    world = World(docker_endpoint, installation, tmp_path)
+    yield world
+    world.close()
+
+
+def next_worker(world: World) -> None:
+    world.executor = ContainerExecutor(world.settings)
+
+
+def adopt(world: World, attempt: Attempt, offsets: dict[str, int] | None = None) -> Told:
+    next_worker(world)
+    return world.follow(
+        world.attempt(attempt.job, adopt=True, offsets=offsets), LoopControl(offsets=dict(offsets or {"stdout": 0, "stderr": 0}))
+    )
+
+
+def test_a_running_job_is_gone_on_with_from_its_position(world: World) -> None:
+    """Promise 5: no line twice, none lost."""
+    attempt = world.attempt(world.job(COUNT))
+    updates = world.updates(attempt, LoopControl())
+    seen = b""
+    offset = 0
+    for update in updates:
+        if isinstance(update, Log):
+            seen += update.data
+            offset = update.offset
+            if offset >= 10:
+                break
+    updates.close()
+    told = adopt(world, attempt, {"stdout": offset, "stderr": 0})
+    assert seen + told.stdout == COUNTED
+    assert (told.outcome.status, told.outcome.exit_code) == ("failed", 9)
+    assert told.statuses == ["running"]
+
+
+def test_a_job_that_ended_meanwhile_is_read_to_its_end(world: World, docker_client: docker.DockerClient) -> None:
+    """Exit code, output and results are all still there."""
+    attempt = world.attempt(world.job("echo a; echo b > $CRONIUM_OUTPUT_DIR/f; exit 9"))
+    updates = world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log | Status) and update != Status("preparing"))
+    updates.close()
+    until(lambda: docker_client.containers.get(attempt.place).status == "exited")
+    told = adopt(world, attempt)
+    assert told.stdout == b"a\n"
+    assert told.outcome.exit_code == 9
+    assert [file.path for file in told.outcome.results.files] == ["f"]
+
+
+def test_a_worker_that_dies_before_anything_was_made_leaves_nothing_to_adopt(world: World) -> None:
+    """Then the place is made as if it were new."""
+    attempt = world.attempt(world.job("echo once"))
+    updates = world.updates(attempt, LoopControl())
+    assert next(updates) == Status("preparing")
+    updates.close()
+    assert adopt(world, attempt).stdout == b"once\n"
+
+
+def test_a_container_that_was_created_and_never_started_is_made_anew(world: World, docker_client: docker.DockerClient) -> None:
+    """Its owner died between the two requests."""
+    attempt = world.attempt(world.job("echo once"))
+    control = DiesInCall(until="start")
+    with pytest.raises(WorkerDies):
+        list(world.updates(attempt, control))
+    assert docker_client.containers.get(attempt.place).status == "created"
+    assert adopt(world, attempt).stdout == b"once\n"
+
+
+def test_a_launcher_whose_owner_died_leaves_and_the_job_is_started_anew(
+    host_world: World, docker_client: docker.DockerClient
+) -> None:
+    """Started, and never fed: its stdin has ended."""
+    world = host_world
+    attempt = world.attempt(world.job("echo once"))
+    control = DiesInCall(until="start")
+    with pytest.raises(WorkerDies):
+        list(world.updates(attempt, control))
+    docker_client.containers.get(attempt.place).start()
+    told = adopt(world, attempt)
+    assert told.stdout == b"once\n"
+    assert told.outcome.status == "completed"
+
+
+def test_a_name_taken_by_a_late_request_is_freed(host_world: World, docker_client: docker.DockerClient) -> None:
+    """What a dead worker had asked for may be carried out later."""
+    attempt = host_world.attempt(host_world.job("echo once"))
+    docker_client.containers.create(BASH, name=attempt.place, command="sleep 60")
+    assert host_world.follow(attempt).stdout == b"once\n"
+
+
+def test_a_place_that_somebody_removed_has_vanished(world: World, docker_client: docker.DockerClient) -> None:
+    """It had started: it is not started again behind the retry policy's back."""
+    attempt = world.attempt(world.job("echo a; sleep 30"))
+    updates = world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    updates.close()
+    docker_client.containers.get(attempt.place).remove(force=True)
+    with pytest.raises(ExecutionError) as raised:
+        adopt(world, attempt, {"stdout": 2, "stderr": 0})
+    assert raised.value.reason is Reason.PLACE_VANISHED
+    assert raised.value.retryable
+
+
+def test_a_container_removed_under_our_eyes_has_vanished(host_world: World, docker_client: docker.DockerClient) -> None:
+    """The follower says so, and what was printed is kept."""
+    attempt = host_world.attempt(host_world.job("echo a; sleep 30"))
+    told = Told()
+    for update in host_world.updates(attempt, LoopControl()):
+        told.take(update)
+        if isinstance(update, Log):
+            docker_client.containers.get(attempt.place).remove(force=True)
+    assert told.stdout == b"a\n"
+    assert told.reason == "place_vanished"
+
+
+def test_a_container_ended_from_outside_is_told_from_a_script_that_failed(
+    host_world: World, docker_client: docker.DockerClient
+) -> None:
+    """`docker kill` is not the script's doing."""
+    attempt = host_world.attempt(host_world.job("echo a; sleep 30"))
+    told = Told()
+    for update in host_world.updates(attempt, LoopControl()):
+        told.take(update)
+        if isinstance(update, Log):
+            docker_client.containers.get(attempt.place).kill()
+    assert told.reason == "place_vanished"
+
+
+def test_an_adopted_job_keeps_its_deadline_and_can_be_cancelled(host_world: World) -> None:
+    """The new worker has the old one's duties."""
+    attempt = host_world.attempt(host_world.job("trap 'echo bye; exit 5' TERM; echo a; while :; do sleep 0.1; done"))
+    updates = host_world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    updates.close()
+    next_worker(host_world)
+    told = host_world.follow(host_world.attempt(attempt.job, adopt=True), LoopControl(cancels=1))
+    assert told.outcome.status == "cancelled"
+    assert b"bye" in told.stdout
+
+
+class WorkerDies(BaseException):
+    """The end of a worker in the middle of a call."""
+
+
+class DiesInCall(LoopControl):
+    """A worker that is killed just before the engine is asked to start the container."""
+
+    def __init__(self, until: str) -> None:
+        super().__init__()
+        self._until = until
+
+    def call(self, function: Any, timeout_s: float) -> Any:
+        if self._until in function.__code__.co_names:
+            raise WorkerDies
+        return super().call(function, timeout_s)
