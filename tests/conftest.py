@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import docker
@@ -54,15 +54,26 @@ def tmp_runtime_dir() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+@pytest.fixture(scope="session")
+def left_in_engine(docker_client: DockerClient) -> Callable[[str], dict[str, list[str]]]:
+    """Says by kind what carries an installation's label, and removes it: one test's leftovers are not the next one's."""
+
+    def take(installation: str) -> dict[str, list[str]]:
+        left = leftovers(docker_client, installation)
+        for kind, found in left.items():
+            for one in found:
+                _remove(docker_client, kind, one)
+        return left
+
+    return take
+
+
 @pytest.fixture
-def installation(docker_client: DockerClient) -> Iterator[str]:
+def installation(left_in_engine: Callable[[str], dict[str, list[str]]]) -> Iterator[str]:
     """An installation's id that nobody else has. What carries it in the engine after the test fails the test."""
     name = f"test-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     yield name
-    left = leftovers(docker_client, name)
-    for kind, found in left.items():
-        for one in found:
-            _remove(docker_client, kind, one)
+    left = left_in_engine(name)
     assert not any(left.values()), f"left in the engine: {left}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from peers.world import World, numbered
+from peers.world import World, numbered, still_there
 
 JOBS, LINES = 200, 100
 # Tells a second run of the same script: the file is outside of the container, in no place, and only ever grows.
@@ -99,8 +99,7 @@ def test_a_killed_forkserver_takes_all_workers_and_no_job(docker_endpoint: str, 
         assert forkserver is not None
         assert forkserver.pid != world.process.pid  # type: ignore[union-attr]
         forkserver.kill()
-        _, alive = psutil.wait_procs(workers, timeout=10)
-        assert not alive
+        assert not still_there(workers, 10)
         assert set(world.running()) == before
         for job in jobs:
             done = world.done(job)

@@ -121,7 +121,7 @@ class World:
                 left += self.wait_until_tidy()
             mine = self.processes()
             self.stop()
-            left += [f"process {process}" for process in mine if process.is_running()]
+            left += [f"process {process}" for process in still_there(mine, 2)]
             left += [f"socket {path}" for path in self.runtime.rglob("*")]
             left += self._remove_containers()
             left += self._remove_networks()
@@ -170,8 +170,7 @@ class World:
         mine = self.processes()
         self.process.kill()
         self.process.wait(10)
-        _, alive = psutil.wait_procs(mine, timeout=10)
-        assert not alive, f"did not die with the supervisor: {alive}"
+        assert not (alive := still_there(mine, 10)), f"did not die with the supervisor: {alive}"
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -294,6 +293,23 @@ class World:
                 continue
         if self.process is not None:
             self.process.wait(10)
+
+
+def still_there(processes: Iterable[psutil.Process], within_s: float) -> list[psutil.Process]:
+    """Which have not ended by then. A zombie has: whoever adopted it may collect it late."""
+    deadline = time.monotonic() + within_s
+    while alive := [process for process in processes if _lives(process)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    return alive
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def memory_bytes(processes: Iterable[psutil.Process]) -> int:

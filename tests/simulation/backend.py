@@ -197,7 +197,9 @@ class Backend:
         if given is not None:
             candidates = [self.jobs[job_id] for job_id in given if self.jobs[job_id].owner in (None, OURS)]  # type: ignore[attr-defined]
         else:
-            candidates = sorted((j for j in self.jobs.values() if j.status is Status.QUEUED), key=lambda j: (-j.priority, j.number))
+            candidates = sorted(
+                (j for j in self.jobs.values() if j.status is Status.QUEUED), key=lambda j: (-j.priority, j.number)
+            )
             candidates = candidates[: action.limit]
         offered = []
         for job in candidates:

@@ -118,7 +118,11 @@ class Fleet:
         worker = self.workers.get(name)
         if worker is not None:
             worker.inbox.append(lambda: do_it(worker))
-            self._do(worker, self._world.chance.choice([0.001, 0.05]), lambda: worker.inbox.popleft()())
+            self._do(worker, self._world.chance.choice([0.001, 0.05]), lambda: self._take(worker))
+
+    @staticmethod
+    def _take(worker: SimWorker) -> None:
+        worker.inbox.popleft()()
 
     def _do(self, worker: SimWorker, delay_s: float, step: Callable[[], None]) -> None:
         """What a worker does after a while, if it lives; one that is stopped does it when it goes on."""

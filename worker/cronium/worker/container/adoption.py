@@ -15,7 +15,7 @@ from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.host_files import HostFiles
 from cronium.worker.container.moments import engine_ms
 from cronium.worker.container.spec import LABEL_FILES
-from cronium.worker.executor import Update
+from cronium.worker.executor import Status, Update
 
 _BOUND_S = 15.0  # an orphaned launcher leaves after 80-250 ms; on a machine that is busy it may take longer
 _LOOK_S = 0.02
@@ -43,6 +43,8 @@ def adopt(execution: Execution) -> Iterator[Update]:
         _discard(execution)
         return
     _go_on(execution, found)
+    if execution.story.started is not None:
+        yield Status("running")
 
 
 def _nothing_there(execution: Execution) -> None:

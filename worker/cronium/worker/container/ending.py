@@ -58,7 +58,8 @@ def _times(execution: Execution) -> tuple[int, int]:
 
 def _results(execution: Execution) -> Results:
     files: tuple[ResultFile, ...] = ()
-    problems: list[str] = list(execution.events.problems)
+    lost = (f"some of {one.stream} was lost in its place: {one.reason.replace('_', ' ')}" for one in execution.story.lost)
+    problems: list[str] = [*execution.events.problems, *lost]
     said = execution.story.results
     if said is not None and said.too_large:
         problems.append(

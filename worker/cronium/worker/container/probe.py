@@ -7,6 +7,7 @@ engine and image id: neither changes what it can do under its id.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -78,8 +79,11 @@ def finding(engine: Engine, image: str, image_id: str, settings: Settings) -> Fi
     key = f"{image_id} {settings.container.security.user}"
     known = _read(kept)
     if key not in known:
-        known = {**known, key: asdict(_probe(engine, image, image_id, description, settings))}
-        _write(kept, known)
+        with _one_at_a_time(settings, image_id):
+            if key not in (known := _read(kept)):
+                found_now = asdict(_probe(engine, image, image_id, description, settings))
+                known = {**_read(kept), key: found_now}  # another image may have been tried meanwhile
+                _write(kept, known)
     found = Finding(**{**known[key], "missing": tuple(known[key]["missing"])})
     if found.missing:
         raise ExecutionError(
@@ -172,6 +176,16 @@ def _body(image_id: str, file: Path | None, nonce: str, name: str, attempt: _Att
         "Labels": {LABEL_INSTALLATION: settings.installation, LABEL_PLACE: name},
         "HostConfig": host,
     }
+
+
+@contextmanager
+def _one_at_a_time(settings: Settings, image_id: str) -> Iterator[None]:
+    """Several workers meet a new image at once: one tries it, the others then know. A dead one's lock is free."""
+    settings.findings.mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = hashlib.sha256(image_id.encode()).hexdigest()[:16]
+    with (settings.findings / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

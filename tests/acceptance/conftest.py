@@ -1,0 +1,68 @@
+"""What acceptance tests start from: a command line of one's own, or a whole supervisor with its queue.
+
+`command_line` is `cronium-supervisor` with folders that nobody else has: `command_line.run("exec", script)`.
+
+`supervisor` is the same, and `run --standalone` is up: `supervisor.run("submit", script)`, `supervisor.client()`,
+`supervisor.stop()`. Settings go by the environment:
+
+    @pytest.mark.parametrize("supervisor", [{"CRONIUM_JOBS_ON_STOP": "cancel"}], indirect=True)
+
+Either fails the test if something is left: a process, a container, network or volume of the installation, a socket. A test that
+leaves jobs running when it stops the supervisor ends them first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from docker import DockerClient
+from peers.own_supervisor import CommandLine, Supervisor
+
+from cronium.common.job import ScriptType
+
+_SHOWN_LOG_BYTES = 20_000
+
+
+@pytest.fixture
+def command_line(
+    docker_endpoint: str,
+    runner_images: dict[ScriptType, str],
+    tmp_runtime_dir: Path,
+    left_in_engine: Callable[[str], dict[str, list[str]]],
+) -> Iterator[CommandLine]:
+    """The program, with folders and an engine, and nothing that runs."""
+    program = CommandLine(tmp_runtime_dir, docker_endpoint)
+    yield program
+    _nothing_is_left(program, left_in_engine)
+
+
+@pytest.fixture
+def supervisor(
+    request: pytest.FixtureRequest,
+    docker_endpoint: str,
+    runner_images: dict[ScriptType, str],
+    tmp_runtime_dir: Path,
+    left_in_engine: Callable[[str], dict[str, list[str]]],
+) -> Iterator[Supervisor]:
+    """A supervisor with the standalone queue that is ready for jobs; it is stopped by SIGTERM if it still runs."""
+    program = Supervisor(tmp_runtime_dir, docker_endpoint, getattr(request, "param", None))
+    try:
+        program.start_up()
+        yield program
+        assert program.stop() == 0
+    finally:
+        program.end()
+        print(program.log.read_text()[-_SHOWN_LOG_BYTES:])  # pytest shows it when the test fails
+    _nothing_is_left(program, left_in_engine)
+
+
+def _nothing_is_left(program: CommandLine, left_in_engine: Callable[[str], dict[str, list[str]]]) -> None:
+    for installation in program.installations():
+        left = left_in_engine(installation)
+        assert not any(left.values()), f"left in the engine by {installation}: {left}"
+    assert program.processes() == []
+    assert list(program.runtime_dir.glob("*")) == [], "left in the runtime directory"
+    places = [*program.state_dir.glob("places/*"), *program.state_dir.glob("exec/places/*")]
+    assert places == [], "left of a job's place"
