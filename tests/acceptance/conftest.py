@@ -17,10 +17,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from docker import DockerClient
-from peers.own_supervisor import CommandLine, Supervisor
 
 from cronium.common.job import ScriptType
+from peers.own_supervisor import CommandLine, Supervisor
 
 _SHOWN_LOG_BYTES = 20_000
 

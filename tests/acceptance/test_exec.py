@@ -13,6 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker import DockerClient
+
 from peers.own_supervisor import CommandLine, until
 
 NO_NETWORK = ("--network", "none")  # quicker: no network is made and removed
@@ -139,7 +140,7 @@ def test_a_second_signal_ends_it_at_once(command_line: CommandLine) -> None:
 
 def test_a_signal_before_the_script_has_begun_leaves_nothing_either(command_line: CommandLine) -> None:
     process = command_line.start("exec", script(command_line, "echo begun; sleep 60"))
-    until(lambda: (command_line.state_dir / "exec/places").exists(), "the job is being prepared")
+    until((command_line.state_dir / "exec/places").exists, "the job is being prepared")
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode == 130
@@ -206,8 +207,14 @@ def test_what_could_not_be_run_ends_with_125_and_the_next_step(command_line: Com
     nowhere = command_line.run("exec", path, CRONIUM_DOCKER_HOST="unix:///nonexistent/docker.sock")
     assert (nowhere.stdout, nowhere.returncode) == (b"", 125)
     assert b"systemctl start docker" in nowhere.stderr
-    missing = command_line.run("exec", path, "--image", "there/is-none:1", CRONIUM_CONTAINER_IMAGES_ALLOWED="there/*",
-                               CRONIUM_CONTAINER_IMAGES_PULL_POLICY="never", )
+    missing = command_line.run(
+        "exec",
+        path,
+        "--image",
+        "there/is-none:1",
+        CRONIUM_CONTAINER_IMAGES_ALLOWED="there/*",
+        CRONIUM_CONTAINER_IMAGES_PULL_POLICY="never",
+    )
     assert (missing.stdout, missing.returncode) == (b"", 125)
     assert b"docker pull there/is-none:1" in missing.stderr
 

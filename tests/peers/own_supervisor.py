@@ -1,4 +1,4 @@
-"""`cronium-supervisor run --standalone` in folders of its own, the command line that belongs to it, and what either leaves behind.
+"""`cronium-supervisor run --standalone` in folders of its own, and the command line that belongs to it.
 
 For acceptance tests: nothing is known of the supervisor but what a person sees.
 """

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cronium.common.errors import CroniumError
+from cronium.common.files import write_once
 
 KEY_VARIABLE = "CRONIUM_ENCRYPTION_KEY"
 KEY_FILE = "encryption.key"
@@ -60,21 +60,10 @@ def load_seal(folder: Path, environ: Mapping[str, str]) -> Seal:
         return Seal(_decoded(text, f"environment variable {KEY_VARIABLE}"))
     path = folder / KEY_FILE
     if not path.exists():
-        temporary = folder / f".{KEY_FILE}.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)  # fails when another process was quicker, and then its key counts
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+        write_once(path, base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode() + "\n")
     if path.stat().st_mode & 0o077:
         raise SealError(f"{path} can be read by others: run 'chmod 600 {path}'")
-    return Seal(_decoded(path.read_text(encoding="ascii"), str(path)))
+    return Seal(_decoded(path.read_text(encoding="utf-8", errors="replace"), str(path)))
 
 
 def _decoded(text: str, source: str) -> bytes:

@@ -1,35 +1,39 @@
-"""Names that others see: of places, of workers, of this installation. Pure, but for the one file of the installation."""
+"""Names that others see: of places, of this installation. Pure, but for the one file of the installation."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 from pathlib import Path
 
+from cronium.common.errors import CroniumError
+from cronium.common.files import write_once
+
 INSTALLATION_FILE = "installation-id"
 _KEEP = re.compile(r"[^a-zA-Z0-9_.-]+")
+_INSTALLATION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}\Z")
+
+
+class InstallationIdError(CroniumError):
+    """The file with the installation's id holds none."""
 
 
 def installation_id(state_dir: Path) -> str:
     """The stable id of this installation, made at first use and kept in `state_dir` (12 hex digits).
 
-    Raises OSError when the folder cannot be written.
+    Raises OSError when the folder cannot be written, InstallationIdError when the file holds something else.
     """
     path = state_dir / INSTALLATION_FILE
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except FileNotFoundError:
-        pass
-    fresh = secrets.token_hex(6)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:  # another process was quicker
-        return path.read_text(encoding="ascii").strip()
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(fresh + "\n")
-    return fresh
+    if not path.exists():
+        write_once(path, secrets.token_hex(6) + "\n")
+    text = path.read_text(encoding="utf-8", errors="replace").strip()
+    if not _INSTALLATION.match(text):
+        raise InstallationIdError(
+            f"{path} holds no id (up to 64 letters, digits, '-', '_', '.'): write the one back that this installation's "
+            "containers are labelled with, or remove the file to become a new installation"
+        )
+    return text
 
 
 def place_name(installation: str, job_id: str, attempt: int) -> str:

@@ -29,9 +29,9 @@ class WireError(CroniumError):
 
 
 def pack(message: Message) -> bytes:
-    """A message as one frame."""
+    """A message as one frame. Text that is no Unicode (half a surrogate pair, from a file's name) goes with `?` in it."""
     cls: Any = type(message)
-    frame: bytes = msgpack.packb([VERSION, _numbers()[cls], *_encoder(cls)(message)])
+    frame: bytes = msgpack.packb([VERSION, _numbers()[cls], *_encoder(cls)(message)], unicode_errors="replace")
     return frame
 
 
@@ -83,8 +83,19 @@ def _encode(hint: Any) -> _Codec | None:
         item_codec = _encode(args[0])
         return None if item_codec is None else lambda value: [item_codec(item) for item in value]
     if origin is Mapping:
-        return dict
+        return _made_plain
     return None
+
+
+def _made_plain(value: Any) -> Any:
+    """Free-form details as msgpack can carry them: an error's report must never fail for what somebody put into it."""
+    if isinstance(value, Mapping):
+        return {str(key): _made_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_made_plain(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and not -(1 << 63) <= value < 1 << 64:
+        return str(value)
+    return value if isinstance(value, str | bytes | bool | int | float | None) else str(value)
 
 
 @cache
@@ -120,10 +131,27 @@ def _decode(hint: Any) -> _Codec:
         codec = _decode(args[0])
         return lambda value: tuple(codec(item) for item in _checked(tuple, value))
     if origin is Mapping:
-        return lambda value: _checked(dict, value)
+        return _plain_mapping
     if hint is float:
         return lambda value: float(value) if type(value) is int else _checked(float, value)
     return lambda value: _checked(hint, value)
+
+
+def _plain_mapping(value: Any) -> Any:
+    for key, item in _checked(dict, value).items():
+        _checked(str, key)
+        _check_plain(item)
+    return value
+
+
+def _check_plain(value: Any) -> None:
+    if type(value) is tuple:
+        for item in value:
+            _check_plain(item)
+    elif type(value) is dict:
+        _plain_mapping(value)
+    elif value is not None and type(value) not in (str, bytes, bool, int, float):
+        raise WireError(f"a plain value expected, not {_shape(value)}")
 
 
 def _is_message_part(hint: Any) -> bool:

@@ -236,7 +236,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class OutputLost:
-    """Some output of a stream is not in its file. `reason`: disk_full, file_limit, write_error, pump_lost, leftover."""
+    """Some output of a stream is not in its file. `reason`: disk_full, file_limit, write_error, pump_lost."""
 
     stream: Stream
     reason: str

@@ -135,10 +135,9 @@ read_stat() {
 }
 
 # PID STATUS: waits for it, however often a signal comes between. Its status is in $status, or STATUS when a signal hid it (127 then).
-# 145: bash says 128 + SIGCHLD of a wait that the death of another child broke off, also when the trap ran before.
 await() {
     interrupted=1
-    while [ "$interrupted" ] || [ "$status" -eq 145 ]; do
+    while [ "$interrupted" ]; do
         interrupted=''
         wait "$1"
         status=$?
@@ -208,29 +207,9 @@ strike() {
     return "$struck"
 }
 
-# PID: gone, or a zombie.
-is_gone() {
-    read_stat "$1" || return 0
-    case $state in Z | X) ;; *) return 1 ;; esac
-}
-
-# STREAM: says that its pump is lost, once.
-tell_lost() {
-    case $lost in *"$1"*) return ;; esac
-    lost="$lost $1"
-    say "output_lost $1 pump_lost -"
-}
-
-# A pump that has gone while the wrapper, which holds both pipes open, has more to do: the job did it. Nobody reads that stream any more.
-miss_pump() {
-    ! is_gone "$pump_stdout" || pump_gone=stdout
-    ! is_gone "$pump_stderr" || pump_gone="$pump_gone stderr"
-    if [ -z "$pump_gone" ] || [ -s "$run/code" ] || is_gone "$wrapper"; then
-        pump_gone=''
-        return 1
-    fi
-    for stream in $pump_gone; do tell_lost "$stream"; done
-}
+# STREAM: nobody has read it since its pump was killed, which only the job can have done. (It has met a broken pipe, as with any
+# reader that goes. No trap on CHLD tells it earlier: with one, the wait of bash 5.2 now and then misses the wrapper's end.)
+tell_lost() { say "output_lost $1 pump_lost -"; }
 
 # All that a signal can lead to, looked at anew with each: the handlers only raise flags, and never run into one another.
 act() {
@@ -239,9 +218,7 @@ act() {
             if [ "$terms" -gt 0 ] || { [ "$nobody" ] && [ ! -e "$run/spec" ]; }; then kill -KILL "$reader"; fi
             ;;
         running | ending)
-            if miss_pump; then
-                stage=killing
-            elif [ "$stage" = running ] && [ "$terms$deadline" != 0 ]; then
+            if [ "$stage" = running ] && [ "$terms$deadline" != 0 ]; then
                 stage=ending why=cancel
                 [ "$terms" -gt 0 ] || why=deadline
                 kill -USR1 "$alarm"
@@ -260,7 +237,7 @@ attend() {
         acting=''
     done
 }
-stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting='' lost='' pump_gone=''
+stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting=''
 wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session=''
 trap 'terms=$((terms + 1)); attend' TERM
 trap 'deadline=1; attend' USR1
@@ -384,7 +361,6 @@ kill -TERM "$alarm"
 start_alarm "$deadline_s" USR1 "$grace_s"
 exec 7>&- 8>&-
 stage=running
-trap attend CHLD
 attend
 await "$wrapper" 137
 stage=ended
@@ -400,9 +376,6 @@ while strike KILL; do
     passes=$((passes + 1))
     [ "$passes" -le 50 ] || sleep 0.1
     if [ "$passes" -ge 150 ]; then # cannot be killed: it shall not hold the job
-        say "output_lost stdout leftover -"
-        say "output_lost stderr leftover -"
-        lost='stdout stderr'
         kill -KILL "$pump_stdout" "$pump_stderr"
         break
     fi

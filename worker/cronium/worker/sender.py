@@ -4,7 +4,9 @@ The rules (DESIGN.md, 'A batch of log lines on its way'):
 - a reader says `Open` until it hears the position (after 10 ms, doubling, at most a second) and goes on from there; only the
   very first reader of a job does not wait;
 - batches follow each other without holes; what is not yet confirmed is kept and sent again under a new `run` when the
-  streamer says `rejected`, is a new one, or has been silent for a second;
+  streamer says `rejected`, is a new one, or has been silent for a second while it owes us something: a confirmation, a sync,
+  a window;
+- within one run the position only rises: a Said that is behind what was heard is an old one and says nothing;
 - never more is on its way than the last said window allows.
 """
 
@@ -91,15 +93,19 @@ class Sender:
         """Take what the streamer says. Raises PositionLostError when it has lost what it had confirmed."""
         if (said.job_id, said.epoch, said.generation) != (self.job_id, self.epoch, self.generation) or said.run != self.run:
             return
-        self._heard_at_s = now_s
-        if self.position is None:
-            self.position = said.written
         if self.written is not None and said.written.next_sequence < self.written.next_sequence:
+            if not self._opening:
+                return
             raise PositionLostError(
                 f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, "
                 f"it had said {self.written.next_sequence}"
             )
-        self.written, self.synced = said.written, said.synced
+        self._heard_at_s = now_s
+        if self.position is None:
+            self.position = said.written
+        self.written = said.written
+        if self.synced is None or said.synced.next_sequence >= self.synced.next_sequence:
+            self.synced = said.synced  # what survives a power cut goes on doing so
         while self._unconfirmed and self._unconfirmed[0].first_sequence < said.written.next_sequence:
             batch = self._unconfirmed.popleft()
             self._on_way_bytes -= batch.size
@@ -119,7 +125,7 @@ class Sender:
 
     def due(self, now_s: float) -> list[Open | Batch]:
         """What is to be sent now."""
-        if not self._opening and self._unconfirmed and now_s - self._heard_at_s >= _LAST_RETRY_S:
+        if not self._opening and self._is_owed() and now_s - self._heard_at_s >= _LAST_RETRY_S:
             self._reopen(now_s)
         if self._opening:
             if now_s < self._retry_at_s:
@@ -129,7 +135,7 @@ class Sender:
         out: list[Open | Batch] = []
         while self._to_send and self._fits(self._to_send[0]):
             batch = self._to_send.popleft()
-            if not self._unconfirmed:
+            if not self._is_owed():
                 self._heard_at_s = now_s  # the second of silence counts from the first batch that waits for an answer
             self._unconfirmed.append(batch)
             self._on_way_bytes += batch.size
@@ -141,7 +147,7 @@ class Sender:
         """When `due` may have something without anything having been heard; None: never."""
         if self._opening:
             return self._retry_at_s
-        return self._heard_at_s + _LAST_RETRY_S if self._unconfirmed else None
+        return self._heard_at_s + _LAST_RETRY_S if self._is_owed() else None
 
     def room_bytes(self) -> int:
         """How many more encoded bytes could be sent at once; 0 when something already waits for the window."""
@@ -164,6 +170,12 @@ class Sender:
     def safe(self, position: Position) -> bool:
         """Whether everything up to this position survives a power cut."""
         return self.synced is not None and self.synced.next_sequence >= position.next_sequence
+
+    def _is_owed(self) -> bool:
+        """Whether the streamer has still to say something: no single message is trusted to arrive."""
+        if self._unconfirmed or self._window_bytes <= 0 or self._window_lines <= 0:
+            return True
+        return self.written is not None and self.synced is not None and self.synced.next_sequence < self.written.next_sequence
 
     def _fits(self, batch: Batch) -> bool:
         if not self._unconfirmed and self._window_bytes > 0 and self._window_lines > 0:

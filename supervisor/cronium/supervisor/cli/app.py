@@ -42,21 +42,14 @@ COMMANDS: Mapping[str, Entry] = {
 class Commands(TyperGroup):
     """The group of all commands: knows their names and lines, and loads the one that is called."""
 
-    def list_commands(self, _context: Any) -> list[str]:
-        """Their names, in the order of the list."""
-        return list(COMMANDS)
-
-    def get_command(self, _context: Any, name: str) -> TyperCommand | None:
-        """What help and completion need of a command."""
-        entry = COMMANDS.get(name)
-        return None if entry is None else TyperCommand(name, help=entry.help)
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: TyperCommand(name, help=entry.help) for name, entry in COMMANDS.items()}
 
     def resolve_command(self, context: Any, arguments: list[str]) -> Any:
         """The command that is called, itself."""
         name, command, rest = super().resolve_command(context, arguments)
-        if command is not None and command.name in COMMANDS:
-            command = load(command.name)
-        return name, command, rest
+        return name, command if name is None else load(name), rest
 
 
 def load(name: str) -> Any:

@@ -5,6 +5,7 @@ The job's places are in a folder of their own below the state folder: a supervis
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -34,7 +35,7 @@ app = typer.Typer(add_completion=False)
 FOLDER = "exec"
 _DRIVER = "cronium.worker.here"
 _DESCRIPTORS = {"stdout": 1, "stderr": 2}
-_EVIDENT = frozenset({"script_exit", "signal"})  # the exit code says it, and stderr belongs to the script
+_EVIDENT = frozenset({"script_exit", "signal", "cancelled"})  # the exit code says it, and stderr belongs to the script
 
 
 @app.command(epilog="Example: cronium-supervisor exec etc/examples/hello.py --timeout 30s --env NAME=world")
@@ -59,8 +60,8 @@ def exec_command(
 
     What the script prints comes out as it is, stdout on stdout and stderr on stderr. Ctrl-C ends the job, Ctrl-C again kills it.
 
-    Ends with the script's exit code; 124 after its deadline, 125 if it could not be run, 2 if it is not valid, 128 and the signal's
-    number (130 for Ctrl-C) if it was ended from here.
+    Ends with the script's exit code; 124 after its deadline, 125 if it could not be run, 2 if it is not valid, 130 after Ctrl-C
+    (as other signals: 128 and its number).
     """
     from cronium.supervisor.cli.job_file import JobFileError, JobOptions, read_environment, read_job
 
@@ -97,7 +98,9 @@ def _run(loaded: LoadedConfig, job: dict[str, Any], output_dir: Path | None, out
     with Interrupts() as interrupts, hiding(values):
         terminal = Terminal(interrupts, _DESCRIPTORS)
         try:
-            ended: Outcome = importlib.import_module(_DRIVER).main(settings, json.dumps(job).encode(), secrets.token_hex(4), terminal, _DESCRIPTORS)
+            ended: Outcome = importlib.import_module(_DRIVER).main(
+                settings, json.dumps(job).encode(), secrets.token_hex(4), terminal, _DESCRIPTORS
+            )
         except InvalidJobError as error:
             terminal.close()
             fail("this job cannot be run here:", USAGE, error.problems)
@@ -134,8 +137,7 @@ def _tell(outcome: Any, terminal: Terminal, output_dir: Path | None) -> None:
     if terminal.write_error is not None:
         terminal.print(f"[red]✗[/red] {escape(str(terminal.write_error))}: the job was ended")
     elif outcome.error is not None and (terminal.interactive or outcome.error.reason not in _EVIDENT):
-        if outcome.status != "cancelled" or terminal.interactive:
-            terminal.print(f"[red]✗[/red] {escape(outcome.error.message)}")
+        terminal.print(f"[red]✗[/red] {escape(outcome.error.message)}")
 
 
 def _settings(loaded: LoadedConfig) -> dict[str, object]:
@@ -152,18 +154,14 @@ def _folder(state_dir: Path) -> Path:
     """Where places go: below the state folder, or below a user's own one where that is somebody else's."""
     from cronium.common.config.dirs import default_state_dir
 
-    refused: OSError | None = None
     for parent in (state_dir, default_state_dir(os.environ, os.geteuid())):
         folder = parent / FOLDER
-        try:
+        with contextlib.suppress(OSError):  # read-only, somebody else's, no folder: the next one is tried
             parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            refused = error
-        else:
-            if os.access(folder, os.W_OK | os.X_OK):
-                return folder
-    fail(f"{state_dir / FOLDER} cannot be written ({refused or 'not ours'}): name another folder (CRONIUM_STATE_DIR)")
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return fail(f"{state_dir / FOLDER} cannot be written: name another folder (CRONIUM_STATE_DIR)", USAGE)
 
 
 def _log_for_people(loaded: LoadedConfig) -> None:

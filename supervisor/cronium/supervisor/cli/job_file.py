@@ -56,15 +56,15 @@ class JobOptions:
 def read_job(path: Path, options: JobOptions) -> dict[str, Any]:
     """The job: always with `execution`, with an `id` only if its file has one. Raises JobFileError."""
     text = _text(path)
-    job = _whole_job(path, text) if path.suffix == ".json" else {"execution": {"script": _script(path, text)}}
-    execution = dict(job["execution"])
-    given = {"timeout": options.timeout_s, "image": options.image, "network": options.network}
+    job: dict[str, Any] = _whole_job(path, text) if path.suffix == ".json" else {"execution": {"script": _script(path, text)}}
+    execution: dict[str, Any] = dict(job["execution"])
+    given: dict[str, Any] = {"timeout": options.timeout_s, "image": options.image, "network": options.network}
     execution |= {name: value for name, value in given.items() if value is not None}
     if options.environment:
         execution["environment"] = {**(execution.get("environment") or {}), **options.environment}
     limits = {"cpuLimit": options.cpu, "memoryLimit": options.memory_bytes}
-    if limits := {name: value for name, value in limits.items() if value is not None}:
-        execution["resources"] = {**(execution.get("resources") or {}), **limits}
+    if said := {name: value for name, value in limits.items() if value is not None}:
+        execution["resources"] = {**(execution.get("resources") or {}), **said}
     if options.priority is not None:
         job["priority"] = options.priority
     return {**job, "execution": execution}

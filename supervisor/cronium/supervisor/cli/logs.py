@@ -23,8 +23,8 @@ def logs_command(
 ) -> None:
     """Show the lines of a job of the standalone queue.
 
-    Those of stdout come out on stdout, those of stderr on stderr, as they were; what the supervisor itself says of the job comes on
-    stderr. With --json a line is an object with sequence, stream, timestamp (Unix ms), line, continued.
+    Those of stdout come out on stdout, those of stderr on stderr, as they were; what the supervisor itself says of the job comes
+    on stderr. With --json a line is an object with sequence, stream, timestamp (Unix ms), line, continued.
     """
     from cronium.supervisor.cli import exit_codes
     from cronium.supervisor.cli.lines import reader_may_leave, show_lines

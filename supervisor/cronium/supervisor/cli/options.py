@@ -26,13 +26,17 @@ USAGE = 2
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="The YAML file; CRONIUM_CONFIG names it as well.", envvar="CRONIUM_CONFIG"),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="The YAML file; CRONIUM_CONFIG names it as well.", envvar="CRONIUM_CONFIG"
+    ),
 ]
 StandaloneOption = Annotated[bool, typer.Option("--standalone", help="Bring the queue along: no other backend is needed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
 EnvOption = Annotated[
     list[str] | None,
-    typer.Option("--env", "-e", metavar="K | K=V", help="A variable of the job's environment; K alone passes ours on, unseen in `ps`."),
+    typer.Option(
+        "--env", "-e", metavar="K | K=V", help="A variable of the job's environment; K alone passes ours on, unseen in `ps`."
+    ),
 ]
 EnvFileOption = Annotated[
     list[Path] | None, typer.Option("--env-file", metavar="FILE", help="Variables, one K=V (or K) a line; # begins a comment.")
@@ -44,9 +48,7 @@ UrlOption = Annotated[
 ]
 TokenFileOption = Annotated[
     Path | None,
-    typer.Option(
-        "--token-file", metavar="FILE", help="The file with the queue's token.", envvar="CRONIUM_STANDALONE_TOKEN_FILE"
-    ),
+    typer.Option("--token-file", metavar="FILE", help="The file with the queue's token.", envvar="CRONIUM_STANDALONE_TOKEN_FILE"),
 ]
 
 

@@ -48,8 +48,8 @@ def submit_command(
 ) -> None:
     """Submit a job to the standalone queue.
 
-    Prints the job's id. With --follow the id goes to stderr and the job's lines come out as they are; it ends with the script's exit
-    code, 124 after its deadline, 130 if it was cancelled, 125 if it could not be run.
+    Prints the job's id. With --follow the id goes to stderr and the job's lines come out as they are; it ends with the script's
+    exit code, 124 after its deadline, 130 if it was cancelled, 125 if it could not be run.
     """
     from cronium.supervisor.cli.job_file import JobFileError, JobOptions, read_environment, read_job
     from cronium.supervisor.cli.lines import reader_may_leave
@@ -86,8 +86,9 @@ def _follow(client: StandaloneClient, job_id: str, *, as_json: bool) -> NoReturn
         fail(str(error))
     if as_json:
         typer.echo(json.dumps(job))
-    error = job["error"] or {}
-    if error and not as_json:
-        Console(stderr=True).print(f"{job_id}: {error.get('message')}", style="dim", markup=False, highlight=False, soft_wrap=True)
-    reason = (error.get("details") or {}).get("reason")
+    problem = job["error"] or {}
+    if problem and not as_json:
+        text = f"{job_id}: {problem.get('message')}"
+        Console(stderr=True).print(text, style="dim", markup=False, highlight=False, soft_wrap=True)
+    reason = (problem.get("details") or {}).get("reason")
     raise typer.Exit(exit_codes.of_job(job["status"], job["exitCode"], reason))

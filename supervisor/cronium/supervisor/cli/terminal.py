@@ -1,7 +1,7 @@
 """What a person sees of a job that runs in front of them, beside its output; and how they end it.
 
-Runs in the command line's process. It writes to stderr only: a line that goes away again as long as there is no output, and only if
-stderr is a terminal; what must be known always.
+Runs in the command line's process. It writes to stderr only: if that is a terminal, a line that goes away again as long as there is
+no output; and in any case what must be known.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ app = typer.Typer(add_completion=False)
 def validate_command(config: ConfigOption = None, standalone: StandaloneOption = False, as_json: JsonOption = False) -> None:
     """Check the configuration, and show what is in force.
 
-    Every key with its value, secrets hidden, and where the value came from. Ends with 2 and all problems at once when something is
-    wrong. With --standalone the backend's address and token may be missing.
+    Every key with its value, secrets hidden, and where the value came from. Ends with 2 and all problems at once when something
+    is wrong. With --standalone the backend's address and token may be missing.
     """
     from cronium.common.config.load import load_config
     from cronium.common.config.problems import ConfigError

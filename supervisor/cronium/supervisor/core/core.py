@@ -31,6 +31,7 @@ from cronium.supervisor.core.statements import Statements
 
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
 _LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
+_FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
 _TIDIED_WITHIN_S = 300.0  # a worker that does not come back from it is ended: it blocks a slot
 _READIED_WITHIN_S = 6 * 3600.0  # at start, when images may have to be pulled
 _TICK_S = 1.0
@@ -176,6 +177,7 @@ class Core:
                     if worker.job_id is not None and self._runs(worker.name, worker.job_id, worker.generation):
                         self._announce(self._jobs[worker.job_id], worker.name)
                 self._statements.summaries_lost()
+                self._forget_again(now)
             case on.SummaryHeard(summary):
                 record = self._jobs.get(summary.job_id)
                 if record is not None and record.state is JobState.ENDED:
@@ -402,6 +404,13 @@ class Core:
         self._renew_at_s.pop(record.job_id, None)
         self._renewing.discard(record.job_id)
         self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+
+    def _forget_again(self, now: on.Now) -> None:
+        """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
+        for record in reversed(self._done_jobs.values()):
+            if now.unix_ms - record.done_ms > _FORGET_AGAIN_MS:
+                return
+            self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def _cancel_at_worker(self, record: JobRecord) -> None:
         self._actions.append(do.CancelAt(self._holders[record.job_id], record.job_id, record.generation))

@@ -23,7 +23,7 @@ class Errand(Generic[T]):
         self._out = False
         self._result: T | None = None
         self._error: ExecutionError | None = None
-        self._back = threading.Event()
+        self._back = False
         self._lock = threading.Lock()
         self._closed = False
 
@@ -39,12 +39,12 @@ class Errand(Generic[T]):
 
     def take(self) -> tuple[T | None, ExecutionError | None] | None:
         """What it brought back (result, error); None while it is out, or when there is none."""
-        if not self._back.is_set():
-            return None
-        self._back.clear()
-        self._out = False
-        os.eventfd_read(self.descriptor)
-        return self._result, self._error
+        with self._lock:
+            if not self._back:
+                return None
+            self._back = self._out = False
+            os.eventfd_read(self.descriptor)
+            return self._result, self._error
 
     def close(self) -> None:
         """Forget about it; one that is still out ends unheard."""
@@ -59,5 +59,5 @@ class Errand(Generic[T]):
             self._error = error
         with self._lock:
             if not self._closed:
-                self._back.set()
+                self._back = True
                 os.eventfd_write(self.descriptor, 1)
