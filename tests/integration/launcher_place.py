@@ -14,7 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -189,7 +189,10 @@ class HostPlace:
 
 
 @contextlib.contextmanager
-def host_place(shell: Shell, *, environment: Mapping[str, str] | None = None, stdin: Any = subprocess.PIPE) -> Iterator[HostPlace]:
+def host_place(
+    shell: Shell, *, environment: Mapping[str, str] | None = None, stdin: Any = subprocess.PIPE, before: Sequence[str] = ()
+) -> Iterator[HostPlace]:
+    """`before`: words of a command that runs the rest of its arguments."""
     home = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp"))
     files = Files.make(home / "files")
     token = secrets.token_hex(16)
@@ -198,7 +201,7 @@ def host_place(shell: Shell, *, environment: Mapping[str, str] | None = None, st
         os.chown(home, UID, UID)
         as_user = {"user": UID, "group": UID, "extra_groups": []}
     process = subprocess.Popen(
-        [shell.program, "-c", launcher_text(), "cronium", files.folder, home / "run", token],
+        [*before, shell.program, "-c", launcher_text(), "cronium", files.folder, home / "run", token],
         stdin=stdin,
         stdout=subprocess.DEVNULL,
         cwd="/",

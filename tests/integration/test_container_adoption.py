@@ -11,11 +11,11 @@ from typing import Any
 
 import docker
 import pytest
-from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
 
 from cronium.common.errors import Reason
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Attempt, Log, Status
+from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
 
 COUNT = "for i in $(seq 30); do echo $i; sleep 0.05; done; exit 9"
 COUNTED = "".join(f"{n}\n" for n in range(1, 31)).encode()

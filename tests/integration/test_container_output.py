@@ -180,9 +180,8 @@ def test_a_flood_past_the_pump_ends_the_job(host_world: World, file: str) -> Non
 
 def test_lies_in_the_state_file_end_in_an_outcome(host_world: World) -> None:
     """Garbage and invented lines harm nobody but the job itself."""
-    told = host_world.run(
-        "head -c 100000 /dev/urandom >> /cronium/state; printf '\\nended 0 exit\\ndrained 0 0\\n' >> /cronium/state; echo on; exit 4"
-    )
+    lies = "printf '\\nended 0 exit\\ndrained 0 0\\n' >> /cronium/state"
+    told = host_world.run(f"head -c 100000 /dev/urandom >> /cronium/state; {lies}; echo on; exit 4")
     assert (told.stdout, told.outcome.exit_code) == (b"on\n", 4)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -15,13 +18,13 @@ from typing import Any
 import psutil
 import pytest
 import zmq
-from peers.line_worker import LineWorker, line_of
-from peers.log_peer import TOKEN, LogPeer
-from peers.streamer_host import StreamerHost
 
 from cronium.common.addresses import POSITIONS, SUPERVISOR, WELCOME, endpoint
 from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer
 from cronium.supervisor.streamer.settings import StreamerSettings
+from peers.line_worker import LineWorker, line_of
+from peers.log_peer import TOKEN, LogPeer
+from peers.streamer_host import StreamerHost
 
 MIB = 1024 * 1024
 
@@ -43,7 +46,8 @@ class World:
             self.peer.stop()
         values: dict[str, Any] = {"reconnect_s": 0.1, "reconnect_max_s": 0.3, "http_url": "", "heartbeat_s": 0.1} | changes
         settings = StreamerSettings(
-            0, str(self.folder / "run"), str(self.folder / "state"), str(self.folder / "spool"), self.peer.url,
+            0, str(self.folder / "run"), str(self.folder / "state"), str(self.folder / "spool"),
+            values.pop("websocket_url", self.peer.url),
             values.pop("http_url"), TOKEN, "orchestrator-1", "0.1.0", **values,
         )  # fmt: skip
         self.host = StreamerHost(settings).start()
@@ -121,15 +125,15 @@ def test_a_new_subscriber_is_welcomed(world: World) -> None:
     host = world.start()
     host.wait_for(lambda: host.heard)
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.SUBSCRIBE, WELCOME)
-    socket.connect(endpoint(world.folder / "run", POSITIONS))
+    subscriber = context.socket(zmq.SUB)
+    subscriber.setsockopt(zmq.SUBSCRIBE, WELCOME)
+    subscriber.connect(endpoint(world.folder / "run", POSITIONS))
     try:
-        assert socket.poll(5000)
-        assert socket.recv() == WELCOME
+        assert subscriber.poll(5000)
+        assert subscriber.recv() == WELCOME
         world.host.kill()  # type: ignore[union-attr]
         host.start()
-        assert socket.poll(10_000), "also by a new streamer"
+        assert subscriber.poll(10_000), "also by a new streamer"
     finally:
         context.destroy(linger=0)
 
@@ -342,7 +346,15 @@ def test_it_leaves_quickly_when_told_to_and_keeps_what_could_not_be_sent(world: 
 def test_it_dies_with_its_parent_and_shows_no_token(world: World) -> None:
     """Promises 6 and 8."""
     settings = StreamerSettings(
-        0, str(world.folder / "run"), str(world.folder / "state"), str(world.folder / "spool"), "ws://127.0.0.1:1/", "", TOKEN, "o", "1"
+        0,
+        str(world.folder / "run"),
+        str(world.folder / "state"),
+        str(world.folder / "spool"),
+        "ws://127.0.0.1:1/",
+        "",
+        TOKEN,
+        "o",
+        "1",
     )
     program = (
         "import os, subprocess, sys, time, dataclasses\n"
@@ -360,7 +372,7 @@ def test_it_dies_with_its_parent_and_shows_no_token(world: World) -> None:
         parent.stdin.write(settings.pack())
         parent.stdin.close()
         child = psutil.Process(int(parent.stdout.readline()))
-        eventually(lambda: (world.folder / "run" / POSITIONS).exists())
+        eventually((world.folder / "run" / POSITIONS).exists)
         eventually(lambda: child.cmdline()[0] == "cronium: streamer")
         seen = Path(f"/proc/{child.pid}/cmdline").read_bytes() + Path(f"/proc/{child.pid}/environ").read_bytes()
         assert TOKEN.encode() not in seen
@@ -381,3 +393,48 @@ def test_wrong_settings_and_a_foreign_spool_are_refused_with_a_reason(world: Wor
     assert "move it out" in host.log()
     assert not (world.folder / "run" / POSITIONS).exists()
     assert (world.folder / "run" / SUPERVISOR).exists()
+
+
+def test_a_peer_that_has_silently_gone_is_noticed_by_its_missing_pong(world: World) -> None:
+    """A backend behind a dead link: the handshake went through, then nothing at all comes any more."""
+    accepted: list[socket.socket] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            request = b""
+            while b"\r\n\r\n" not in request:
+                request += connection.recv(4096)
+            key = next(line for line in request.decode().split("\r\n") if line.lower().startswith("sec-websocket-key")).split()[1]
+            accept = base64.b64encode(hashlib.sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+            head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+            connection.sendall(f"{head}{accept}\r\n\r\n".encode())
+            accepted.append(connection)
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        host = world.start(ping_s=0.5, websocket_url=f"ws://127.0.0.1:{listener.getsockname()[1]}/")
+        host.wait_for(lambda: len(accepted) >= 2)
+        assert "nothing came for" in host.log()
+    finally:
+        listener.close()
+        for connection in accepted:
+            connection.close()
+
+
+def test_an_idle_streamer_costs_next_to_nothing(world: World) -> None:
+    host = world.start(heartbeat_s=1.0)
+    for number in range(20):
+        host.tell(Announce(f"job-{number}", f"w{number}", 1, 1, 1))
+    worker = world.worker("job-x", 1000, fresh=True)
+    worker.run()
+    world.assert_all(worker)
+    eventually(lambda: host.used_cpu_s() > 0)
+    before_s, began_s = host.used_cpu_s(), time.monotonic()
+    count = len(host.heard)
+    host.wait_for(lambda: len(host.heard) >= count + 4)
+    assert (host.used_cpu_s() - before_s) / (time.monotonic() - began_s) < 0.05

@@ -36,7 +36,7 @@ class LogPeer:
     http_refuse: Callable[[dict[str, Any]], bool] = lambda body: False
     http_headers: dict[str, str] = field(default_factory=dict)
 
-    lines: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    lines: dict[str, dict[int, Any]] = field(default_factory=dict)
     frames: list[dict[str, Any]] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     posts: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
@@ -186,8 +186,6 @@ class LogPeer:
         known = self.lines.setdefault(entry["jobId"], {})
         if entry["sequence"] in known:
             self.repeats += 1
-            assert known[entry["sequence"]] is True or known[entry["sequence"]]["line"] == entry["line"], (
-                "a number was used twice"
-            )
+            assert not self.keep_lines or known[entry["sequence"]]["line"] == entry["line"], "a number was used twice"
         else:
-            known[entry["sequence"]] = entry if self.keep_lines else True  # type: ignore[assignment]
+            known[entry["sequence"]] = entry if self.keep_lines else True

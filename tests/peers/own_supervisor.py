@@ -84,7 +84,7 @@ class CommandLine:
 
     def processes(self) -> list[psutil.Process]:
         """All that it has started and that is still there."""
-        return [process for process in psutil.process_iter() if _folder(process) == str(self.folder)]
+        return [process for process in psutil.process_iter() if _works_in(process, self.folder)]
 
     @staticmethod
     def _command(arguments: tuple[str | Path, ...]) -> list[str]:
@@ -100,7 +100,10 @@ class Supervisor(CommandLine):
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_up(self) -> None:
-        """Start it, and wait until its queue has heard of it."""
+        """Start it, and wait until its queue has heard of it, and its first look at the three images is over.
+
+        (A stop in the middle of a trial leaves that to the next start.)
+        """
         (self.state_dir / "standalone/address.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -113,6 +116,7 @@ class Supervisor(CommandLine):
                 start_new_session=True,
             )
         until(self._is_ready, "the supervisor is ready")
+        until(lambda: self._images_tried() == 3, "the images are tried")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it, if it is still there; its exit code."""
@@ -132,6 +136,12 @@ class Supervisor(CommandLine):
         address = json.loads((self.state_dir / "standalone/address.json").read_bytes())
         return StandaloneClient(address["clientUrl"], Path(address["tokenFile"]).read_text().strip())
 
+    def _images_tried(self) -> int:
+        try:
+            return sum(len(json.loads(path.read_bytes())) for path in self.state_dir.glob("engines/*.json"))
+        except FileNotFoundError:
+            return 0  # it is being replaced
+
     def _is_ready(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()
@@ -142,8 +152,9 @@ class Supervisor(CommandLine):
             return False  # not yet
 
 
-def _folder(process: psutil.Process) -> str | None:
+def _works_in(process: psutil.Process, folder: Path) -> bool:
     try:
-        return process.cwd()
+        # One that has ended, and that nobody has asked about yet, still has a folder: it waits for init, not for us.
+        return process.cwd() == str(folder) and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return None
+        return False

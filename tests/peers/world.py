@@ -184,7 +184,9 @@ class World:
         assert self._client is not None
         return self._client
 
-    def submit(self, script: str, kind: str = "bash", *, check: bool = True, job: Mapping[str, Any] | None = None, **execution: Any) -> str:
+    def submit(
+        self, script: str, kind: str = "bash", *, check: bool = True, job: Mapping[str, Any] | None = None, **execution: Any
+    ) -> str:
         """A script as a job, without a network unless it asks for one; the job's id. `job`: fields beside `execution`."""
         body = {"network": "none", "timeout": 100, **execution, "script": {"type": kind, "content": script}}
         return self.backend.submit({**(job or {}), "execution": body}, check=check).id
@@ -234,7 +236,9 @@ class World:
 
     def containers(self) -> list[dict[str, Any]]:
         """Every container with our label, running or not."""
-        found: list[dict[str, Any]] = self.docker.containers(all=True, filters={"label": f"{LABEL_INSTALLATION}={self.installation}"})
+        found: list[dict[str, Any]] = self.docker.containers(
+            all=True, filters={"label": f"{LABEL_INSTALLATION}={self.installation}"}
+        )
         return found
 
     def running(self) -> list[str]:
@@ -249,7 +253,9 @@ class World:
     def wait_until_tidy(self, within_s: float = GONE_WITHIN_S) -> list[str]:
         """Wait until no container and no place is left; what there still is after that time."""
         deadline = time.monotonic() + within_s
-        while left := [f"container {one['Names']}" for one in self.containers()] + [f"place {path.name}" for path in self.places()]:
+        while left := [f"container {one['Names']}" for one in self.containers()] + [
+            f"place {path.name}" for path in self.places()
+        ]:
             if time.monotonic() > deadline:
                 break
             time.sleep(0.1)

@@ -89,7 +89,11 @@ class Checks:
                     assert (worker, job_id, generation) in announced, "a new streamer does not hear who may write"
         if isinstance(event, on.AttemptOver) and self._before is not None:
             self._attempt_over(self._before, event, records.get(event.job_id))
+        if self._before is not None and self._before.state in _UNDER_WAY and self._before.place is not None:
+            after = records.get(self._before.job_id)
+            assert after is None or after.epoch == self._before.epoch, "an attempt stays in its epoch"
         for write in step.writes:
+            assert not (self._draining and isinstance(write, do.PutJob) and write.payload is not None), "no new jobs in a drain"
             if isinstance(write, do.PutEnded) and write.ended.outcome.error is not None:
                 if write.ended.outcome.error.reason == Reason.WORKER_LOST:
                     assert not records[write.job_id].cancelled, "a cancelled job ends as cancelled"

@@ -7,19 +7,26 @@ configured limits is the executor's question, not this module's. Unknown fields 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError, from_json
 
 from cronium.common.errors import CroniumError
 
 MAX_SCRIPT_BYTES = 4 * 1024 * 1024  # it is unpacked into a small tmpfs that counts against the job's memory
 MAX_ID_LENGTH = 200
+_SHOWN = frozenset(  # fields whose value may stand in a message: none of them can hold a secret
+    {
+        *("id", "type", "priority", "createdAt", "scheduledFor", "attempts", "image", "network", "workingDirectory", "timeout"),
+        *("cpuLimit", "memoryLimit", "diskLimit", "pidsLimit", "maxAttempts", "backoffType", "backoffDelay"),
+    }
+)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _HELPER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}\Z")
 
@@ -51,27 +58,67 @@ class InvalidJobError(CroniumError):
         self.problems = problems
 
 
-def _or_default(value: Any) -> Any:
-    return {} if value is None else value
+def _checked(find: Callable[[str], str | None]) -> AfterValidator:
+    """A check of one value: `find` says what is wrong with it, None when nothing is."""
+
+    def check(value: str) -> str:
+        if (problem := find(value)) is not None:
+            raise PydanticCustomError("job", "{problem}", {"problem": problem})
+        return value
+
+    return AfterValidator(check)
+
+
+def _content_problem(text: str) -> str | None:
+    size = len(text.encode("utf-8", "replace"))
+    return f"{size} bytes; at most {MAX_SCRIPT_BYTES}: pass data as inputData" if size > MAX_SCRIPT_BYTES else None
+
+
+def _directory_problem(path: str) -> str | None:
+    wrong = path and (not path.startswith("/") or "\n" in path or "\0" in path)
+    return "must be an absolute path without line breaks" if wrong else None
+
+
+def _helper_problem(name: str) -> str | None:
+    return None if _HELPER.match(name) else f"{name[:80]!r} is not a plain file name"
+
+
+def _variable_problem(name: str) -> str | None:
+    return None if _VARIABLE.match(name) else "is no variable name a shell can export: use letters, digits and _"
+
+
+def _value_problem(value: str) -> str | None:
+    return "a NUL byte cannot be in an environment" if "\0" in value else None
+
+
+_VariableName = Annotated[str, _checked(_variable_problem)]
+_VariableValue = Annotated[str, _checked(_value_problem)]
 
 
 class _Part(BaseModel):
+    """What is left out, or null, is as if it had not been said."""
+
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, frozen=True, extra="allow")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, value: Any) -> Any:
+        return {k: v for k, v in value.items() if v is not None} if isinstance(value, Mapping) else value
 
 
 class Script(_Part):
     """The script: its language, its text, and where it runs (absolute, or empty for the place's own)."""
 
     type: Annotated[ScriptType, BeforeValidator(lambda v: {"nodejs": "node"}.get(str(v).lower(), str(v).lower()))]
-    content: str
-    working_directory: Annotated[str, BeforeValidator(lambda v: v or "")] = ""
+    content: Annotated[str, _checked(_content_problem)]
+    working_directory: Annotated[str, _checked(_directory_problem)] = ""
     helpers: tuple[Helper, ...] = ()
 
 
 class Helper(_Part):
     """A file laid beside the script's helpers."""
 
-    name: str
+    name: Annotated[str, _checked(_helper_problem)]
     content: str
 
 
@@ -103,85 +150,61 @@ class RetryPolicy(_Part):
 class Execution(_Part):
     """What is to be run, where, and with what."""
 
-    target: Annotated[Target, BeforeValidator(_or_default)] = Target()
+    target: Target = Target()
     script: Script | None = None
     http: Mapping[str, Any] | None = None
-    environment: Annotated[Mapping[str, str], BeforeValidator(_or_default)] = Field(default_factory=dict)
+    environment: Mapping[_VariableName, _VariableValue] = Field(default_factory=dict)
     input_data: Any = None
-    variables: Annotated[Mapping[str, Any], BeforeValidator(_or_default)] = Field(default_factory=dict)
+    variables: Mapping[str, Any] = Field(default_factory=dict)
     image: str | None = None
     network: str | None = None
     timeout: float | None = Field(default=None, gt=0)
-    resources: Annotated[JobResources, BeforeValidator(_or_default)] = JobResources()
-    retry_policy: Annotated[RetryPolicy, BeforeValidator(_or_default)] = RetryPolicy()
+    resources: JobResources = JobResources()
+    retry_policy: RetryPolicy = RetryPolicy()
 
 
 class Job(_Part):
-    """A job that is well-formed. Times as ISO 8601; `priority` 0 (low) to 10 (high)."""
+    """A job that is well-formed. Times as ISO 8601; `priority` 0 (low) to 10 (high). `type` says nothing: the target decides."""
 
     id: str = Field(min_length=1, max_length=MAX_ID_LENGTH)
-    type: str | None = None
+    type: Any = None
     priority: int = Field(default=5, ge=0, le=10)
     created_at: datetime | None = None
     scheduled_for: datetime | None = None
     attempts: int = 0
     execution: Execution
-    metadata: Annotated[Mapping[str, Any], BeforeValidator(_or_default)] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _runnable(self) -> Job:
-        problems = tuple(_problems(self.execution))
-        if problems:
-            raise InvalidJobError(problems)
-        return self
+    metadata: Mapping[str, Any] = Field(default_factory=dict)
 
 
 def parse_job(raw: Mapping[str, Any] | bytes) -> Job:
     """The job of a QueuedJob as JSON text or as parsed. Raises InvalidJobError with every reason."""
     try:
-        return Job.model_validate_json(raw) if isinstance(raw, bytes) else Job.model_validate(raw)
+        said = from_json(raw) if isinstance(raw, bytes) else raw
+    except ValueError as error:
+        raise InvalidJobError((JobProblem("job", f"is not JSON: {error}"),)) from None
+    problems: list[JobProblem] = []
+    job: Job | None = None
+    try:
+        job = Job.model_validate(said)
     except ValidationError as error:
-        problems = (JobProblem(_path(e["loc"]), _message(e)) for e in error.errors(include_url=False))
-        raise InvalidJobError(tuple(problems)) from None
-
-
-def _problems(execution: Execution) -> list[JobProblem]:
-    """What types alone cannot say."""
-    found: list[JobProblem] = []
-    script = execution.script
-    if script is None and execution.http is None:
-        found.append(JobProblem("execution.script", "a job needs a script (type and content) or an http request"))
-    if script is not None:
-        size = len(script.content.encode("utf-8", "replace"))
-        if size > MAX_SCRIPT_BYTES:
-            found.append(
-                JobProblem("execution.script.content", f"{size} bytes; at most {MAX_SCRIPT_BYTES}: pass data as inputData")
-            )
-        directory = script.working_directory
-        if directory and (not directory.startswith("/") or "\n" in directory or "\0" in directory):
-            found.append(JobProblem("execution.script.workingDirectory", "must be an absolute path without line breaks"))
-        for helper in script.helpers:
-            if not _HELPER.match(helper.name):
-                found.append(JobProblem("execution.script.helpers", f"{helper.name!r} is not a plain file name"))
-    for name, value in execution.environment.items():
-        if not _VARIABLE.match(name):
-            found.append(
-                JobProblem("execution.environment", f"{name!r} is no variable name a shell can export: use letters, digits and _")
-            )
-        if "\0" in value:
-            found.append(JobProblem(f"execution.environment.{name}", "a NUL byte cannot be in an environment"))
-    return found
+        problems += (JobProblem(_path(e["loc"]), _message(e)) for e in error.errors(include_url=False))
+    execution = said.get("execution") if isinstance(said, Mapping) else None
+    if isinstance(execution, Mapping) and execution.get("script") is None and execution.get("http") is None:
+        problems.append(JobProblem("execution.script", "a job needs a script (type and content) or an http request"))
+    if job is None or problems:
+        raise InvalidJobError(tuple(problems))
+    return job
 
 
 def _path(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "job"
+    return ".".join(str(part) for part in location if part != "[key]") or "job"
 
 
 def _message(error: Any) -> str:
-    text = str(error["msg"])
-    given = error.get("input")
-    simple = isinstance(given, str | int | float | bool) and "environment" not in error["loc"]
-    return f"{text} (given: {str(given)[:80]!r})" if simple else text
+    """What is wrong, with the value where it cannot be a secret."""
+    text, given, where = str(error["msg"]), error.get("input"), error["loc"]
+    harmless = bool(where) and where[-1] in _SHOWN and "environment" not in where and isinstance(given, str | int | float)
+    return f"{text} (given: {str(given)[:80]!r})" if harmless and error["type"] != "job" else text
 
 
 Script.model_rebuild()

@@ -134,6 +134,28 @@ def test_short_lines_fill_batches_up_to_their_size() -> None:
     assert batches[-1].after.mark(PLACE, "stdout").offset == len(data)
 
 
+def test_a_long_job_id_makes_batches_no_larger() -> None:
+    """The id stands in each entry: what may be on its way is counted in encoded bytes."""
+    encoder = LineEncoder("j" * 200, Position(), {PLACE: "s" * 100})
+    encoder.feed(PLACE, "stdout", b"x\n" * 20_000, 40_000, 0, 1)
+    batches = taken(encoder)
+    assert max(len(b.payload) for b in batches) <= MAX_BATCH_BYTES
+    assert sum(b.lines for b in batches) == 20_000
+
+
+def test_half_a_character_does_not_keep_the_rest_of_its_line_from_being_shown() -> None:
+    """A line that stays unfinished is shown within a second or two, also when it was first looked at inside a character."""
+    encoder = LineEncoder("job", Position())
+    encoder.feed(PLACE, "stdout", "█".encode()[:2], 2, 10.0, 1)
+    encoder.flush_unfinished(11.0, 1)
+    assert encoder.unfinished_since() is None
+    encoder.feed(PLACE, "stdout", "█".encode()[2:] + b" 50%", 7, 12.0, 1)
+    assert encoder.unfinished_since() == 12.0
+    encoder.flush_unfinished(12.0, 1)
+    (piece,) = entries_of(taken(encoder))
+    assert (piece["line"], piece["continued"]) == ("█ 50%", True)
+
+
 def test_system_lines_are_numbered_but_count_in_no_stream() -> None:
     encoder = LineEncoder("job", Position())
     encoder.system("12 lines were skipped", 5)

@@ -333,13 +333,14 @@ fi
 
 # The wrapper's only task is to tell the script's exit code without ambiguity; it has none of the job's environment.
 # The innermost shell becomes the script. From the environment's first line on it trusts no variable, PATH or IFS, only its arguments.
+# shellcheck disable=SC2086 # $signals: words, or nothing at all
 [ "$setsid" ] || set -m
 (
     (
         read_stat self
         printf '%s\n' "$pid" >"$run/session"
         say "started $pid $start_ticks $boot_id"
-        set -- "$run" "$files" "$output" "$token" "$setsid" "$interpreter" "$signals"
+        set -- "$run" "$files" "$output" "$token" ${setsid:+"$setsid"} $signals "$interpreter" "$run/script"
         exec >&7 2>&8 7>&- 8>&- 9>&-
         # shellcheck disable=SC1091 # comes with the job
         . "$1/env"
@@ -348,9 +349,8 @@ fi
         export PATH="$1/helpers${PATH:+:$PATH}" PYTHONUNBUFFERED="${PYTHONUNBUFFERED-1}"
         export PYTHONPATH="$1/helpers${PYTHONPATH:+:$PYTHONPATH}" NODE_PATH="$1/helpers${NODE_PATH:+:$NODE_PATH}"
         [ -z "$4" ] || export CRONIUM_TOKEN="$4"
-        unset IFS
-        # shellcheck disable=SC2086 # words, or nothing at all
-        exec ${5:+"$5"} $7 "$6" "$1/script"
+        shift 4
+        exec "$@"
     )
     printf '%s\n' "$?" >"$run/code"
 ) &

@@ -8,6 +8,7 @@ Runs in the worker. Rules it keeps:
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from cronium.common.messages import FileMark, Position, StreamTotals
 
 MAX_ENTRY_BYTES = 16 * 1024  # a longer line goes in pieces of this size
 MAX_BATCH_BYTES = 64 * 1024  # of encoded entries; more only where JSON must escape what the script printed
-_MAX_GROUP_LINES = 500  # encoded in one go: short lines grow a hundredfold
+_ENTRY_BYTES = 90  # of an encoded entry beside its line, the job's id and the server's name: short lines grow a hundredfold
 SYSTEM = "system"
 
 
@@ -63,10 +64,9 @@ class LineEncoder:
     def feed(self, place: str, stream: str, data: bytes, offset: int, now_s: float, now_ms: int) -> None:
         """Take bytes of a file; `offset` is behind them. Times: monotonic seconds, Unix ms."""
         tail = self._tail(place, stream)
-        if tail.held:
-            data = tail.held + data
-        else:
+        if not tail.held or tail.since_s == math.inf:
             tail.since_s = now_s
+        data = tail.held + data
         tail.offset = offset
         begin, start = offset - len(data), 0
         while start < len(data):
@@ -89,11 +89,11 @@ class LineEncoder:
                 if stop:
                     held, tail.held = tail.held, tail.held[stop:]
                     self._add_piece(tail, held[:stop], tail.offset - len(held) + stop, now_ms)
-                tail.since_s = older_than_s + 3600  # what is left is half a character: wait for the rest of it
+                tail.since_s = math.inf  # what is left is half a character: wait for the rest of it
 
     def unfinished_since(self) -> float | None:
         """Since when (monotonic) the oldest unfinished line is held back; None if there is none."""
-        return min((tail.since_s for tail in self._tails.values() if tail.held), default=None)
+        return min((tail.since_s for tail in self._tails.values() if tail.held and tail.since_s < math.inf), default=None)
 
     def finish(self, place: str, stream: str, now_ms: int) -> None:
         """The file has ended: its last line, if it has no newline, ends here."""
@@ -142,10 +142,12 @@ class LineEncoder:
 
     def _add_lines(self, tail: _Tail, raw: bytes, begin: int, now_ms: int) -> None:
         """Number whole lines; `begin` is where they stand in the file."""
-        if raw.count(b"\n") > _MAX_GROUP_LINES:
+        entry_bytes = _ENTRY_BYTES + len(self.job_id.encode()) + len(self.server_of.get(tail.place, "").encode())
+        most = (MAX_BATCH_BYTES - MAX_ENTRY_BYTES) // entry_bytes  # encoded in one go
+        if raw.count(b"\n") > most:
             lines = raw.split(b"\n")
-            for first in range(0, len(lines) - 1, _MAX_GROUP_LINES):
-                some = b"\n".join(lines[first : min(first + _MAX_GROUP_LINES, len(lines) - 1)]) + b"\n"
+            for first in range(0, len(lines) - 1, most):
+                some = b"\n".join(lines[first : min(first + most, len(lines) - 1)]) + b"\n"
                 self._add_lines(tail, some, begin, now_ms)
                 begin += len(some)
             return

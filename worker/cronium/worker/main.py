@@ -25,12 +25,15 @@ from cronium.worker.settings import WorkerSettings
 from cronium.worker.sockets import Sockets
 
 _IDLE_WAIT_S = 3600.0
+# This module is loaded in the forkserver, before any worker is forked. A worker that asked for its parent itself could get an
+# answer from after the forkserver's death, and would live on.
+_FORKSERVER_PID = os.getpid()
 _log = structlog.get_logger()
 
 
 def main(fields: Mapping[str, Any]) -> None:
     """Run until StopWorker; `fields` are those of WorkerSettings. Signals of the terminal are the supervisor's, not ours."""
-    die_with_parent(os.getppid())
+    die_with_parent(_FORKSERVER_PID)
     settings = WorkerSettings(**fields)
     faulthandler.register(signal.SIGUSR2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,8 +12,8 @@ from typing import Final
 
 _NAME: Final = "cronium-supervisor"
 
-SOCKET_NAME_BYTES: Final = 24
-"""The longest name of a socket in the runtime directory; every socket's name is kept below it."""
+SOCKET_NAME_BYTES: Final = len("pymp-xxxxxxxx/listener-xxxxxxxx")
+"""The longest name of a socket in the runtime directory: multiprocessing's own, of the forkserver; ours are kept below it."""
 _SOCKET_PATH_BYTES: Final = 107
 """sizeof(sun_path) of unix(7) is 108, with a NUL at the end."""
 RUNTIME_DIR_BYTES: Final = _SOCKET_PATH_BYTES - len("/") - SOCKET_NAME_BYTES

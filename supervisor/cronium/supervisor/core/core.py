@@ -315,7 +315,7 @@ class Core:
         if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
             return
         self._leave_place(event.job_id, event.generation)
-        del self._holders[event.job_id]
+        self._holders.pop(event.job_id, None)
         worker = replace(worker, job_id=None, jobs_done=worker.jobs_done + 1, memory_bytes=event.memory_bytes)
         if worker.jobs_done >= self._rules.recycle_after_jobs or event.memory_bytes > self._rules.recycle_above_bytes:
             worker = replace(worker, retiring=True, due_s=now.mono_s + self._rules.worker_start_s)
@@ -333,7 +333,7 @@ class Core:
             self._note("warning", "worker died", worker.job_id, worker=worker.name, error=event.reason)
         if worker.job_id is None:
             return
-        del self._holders[worker.job_id]
+        self._holders.pop(worker.job_id, None)
         record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
             self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's

@@ -7,11 +7,14 @@ while and kills the forkserver, with which all its workers die. Deaths are seen 
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import queue
 import select
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -54,8 +57,12 @@ class WorkerPool:
         self._answered = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._processes: dict[str, _Process] = {}
         self._given_up: set[str] = set()
+        self._closing = False
         os.environ["CRONIUM_SUPERVISOR_PID"] = str(os.getpid())
         os.environ["CRONIUM_FORKSERVER_DIR"] = str(runtime_dir)
+        for left in runtime_dir.glob("pymp-*"):  # of a supervisor that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        tempfile.tempdir = str(runtime_dir)  # multiprocessing makes a folder for the forkserver's socket
         self._context.set_forkserver_preload([_PRELOAD_MODULE])
         self.ensure_forkserver()
         threading.Thread(target=self._spawn, name="spawner", daemon=True).start()
@@ -128,11 +135,13 @@ class WorkerPool:
 
     def close(self) -> None:
         """End all workers and the forkserver. What runs in their places goes on."""
+        self._closing = True
         self._asked.put(None)
         pid = _forkserver_pid()
         if pid is not None:
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with contextlib.suppress(ChildProcessError):  # the spawner has asked it for a worker just now, and so seen it dead
+                os.waitpid(pid, 0)
         for name in list(self._processes):
             self._wait_dead(self._processes[name].descriptor)
             self.reap(name)
@@ -144,7 +153,7 @@ class WorkerPool:
         poller.poll(1000)
 
     def _spawn(self) -> None:
-        while (asked := self._asked.get()) is not None:
+        while (asked := self._asked.get()) is not None and not self._closing:
             name, number = asked
             settings = {**self._settings, "name": name, "number": number}
             try:

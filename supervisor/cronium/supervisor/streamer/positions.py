@@ -13,7 +13,7 @@ Nothing is written or sent from here: the caller does that, and tells.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from cronium.common.messages import Announce, Batch, Open, Position, Said
@@ -98,6 +98,10 @@ class Positions:
             return False
         track.worker, track.generation, track.run, track.forgotten = said.worker, said.generation, 0, False
         track.heard_at_s = now_s
+        if said.next_sequence > track.written.next_sequence:  # it has lines that we lost, in a power cut
+            track.written = replace(track.written, next_sequence=said.next_sequence)
+            self._unsynced.add(track.key)
+            self._say(track)
         run = self._early.pop((said.job_id, said.epoch, said.worker, said.generation), 0)
         if run:
             track.run, track.rejected = run, True  # what it sent before was ignored

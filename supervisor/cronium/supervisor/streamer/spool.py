@@ -95,6 +95,8 @@ class Spool:
         except OSError as error:
             raise self._refusal(error) from error
         spooled = Spooled(lsn, record, RECORD_HEADER_BYTES + len(body))
+        if isinstance(record, Mark):
+            self.mark = record
         self._keep_ready(spooled, is_batch=is_batch)
         return spooled
 
@@ -217,8 +219,11 @@ class Spool:
             os.fdatasync(old.descriptor)
         os.ftruncate(old.descriptor, old.end - old.base)
         self._segments.append(fresh)
-        self.cursor = fresh.start if self.cursor == old.end else self.cursor
-        self._ready_end = fresh.start if self._ready_end == old.end else self._ready_end
+        # A restart looks for the last mark from the newest segment backwards: it need not look far.
+        kind, clear = encode(self.mark)
+        fresh.write(kind, self._seal.close(clear, _context(fresh.end)))
+        self.cursor = fresh.end if self.cursor == old.end else self.cursor
+        self._ready_end = fresh.end if self._ready_end == old.end else self._ready_end
 
     def _refusal(self, error: OSError) -> SpoolFullError:
         """A full disk and one that fails are the same to a job: it waits, and we try again every second."""

@@ -1,7 +1,7 @@
 """The last text of each stream of a job, for `complete` and for backends that want text instead of lines. Pure.
 
 Batches are kept as they came, compressed; only when one falls out that still holds text which its stream needs (the other one
-floods) it is decoded. Bounded for a job: `LIMIT_BYTES` of text for each stream, about as much of undecoded batches.
+floods) it is decoded. Bounded for a job: `LIMIT_BYTES` of text for each stream, a few MiB of undecoded batches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cronium.supervisor.streamer.frames import DamagedError, entries_of
 
 LIMIT_BYTES = 1024 * 1024  # PROTOCOL.md: `complete` carries the last 1 MiB of each stream
 _MOST_KEPT = 256  # batches not decoded; more of them are small ones
-_MOST_KEPT_BYTES = 1024 * 1024
+_MOST_KEPT_BYTES = 4 * 1024 * 1024  # enough for the limit of both streams at usual line lengths, were nothing compressed
 _log = structlog.get_logger()
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers.streamer_parts import MIB, announce, batch, ledger, spool
 
 from cronium.common.messages import Batch, Forget, Position
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.positions import Verdict
+from peers.streamer_parts import MIB, announce, batch, ledger, spool
 
 
 def send_all(made: Ledger, log: object) -> None:
@@ -133,13 +133,16 @@ def test_a_full_spool_holds_jobs_back_and_takes_nothing(tmp_path: Path) -> None:
 
 
 steps = st.lists(
-    st.tuples(st.sampled_from(["batch", "batch", "batch", "ack", "restart", "sync", "forget", "announce"]), st.integers(0, 3)), max_size=80
+    st.tuples(st.sampled_from(["batch", "batch", "batch", "ack", "restart", "sync", "forget", "announce"]), st.integers(0, 3)),
+    max_size=80,
 )
 
 
 @settings(max_examples=40, deadline=None)
 @given(steps)
-def test_nothing_is_lost_over_any_history_with_restarts(tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]]) -> None:
+def test_nothing_is_lost_over_any_history_with_restarts(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[str, int]]
+) -> None:
     """Promises 3, 4 and 5: after each restart positions are where they were, and every unacknowledged batch is sent."""
     folder = tmp_path_factory.mktemp("spool")
     log = spool(folder)

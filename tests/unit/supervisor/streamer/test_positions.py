@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers.line_worker import encode, line_of
-from peers.streamer_parts import MIB, announce, batch, positions, sized
 
 from cronium.common.messages import Batch, Open, Position
 from cronium.supervisor.streamer.positions import Positions, Verdict
 from cronium.supervisor.streamer.windows import UNLIMITED_LINES, Limits, window_bytes
 from cronium.worker.sender import PositionLostError, Sender
+from peers.line_worker import encode, line_of
+from peers.streamer_parts import MIB, announce, batch, positions, sized
 
 
 def take(core: Positions, one: Batch, now_s: float = 0.0) -> Verdict:
@@ -101,6 +101,18 @@ def test_numbering_goes_on_where_the_backend_says() -> None:
     core.open(Open("job", "w1", 1, 1, 1), 0.0)
     assert core.due(0.0)[0].written == Position(501)
     assert core.get("job", 1).first_sequence == 501  # type: ignore[union-attr]
+
+
+def test_numbers_that_the_backend_has_and_we_lost_are_not_used_again() -> None:
+    """After a power cut: the backend's next number counts when it is beyond ours."""
+    core = positions()
+    core.announce(announce(), 0.0)
+    take(core, batch(texts=("a", "b")))
+    core.announce(announce(worker="w2", generation=2, next_sequence=9), 0.0)
+    (said,) = core.due(0.0)
+    assert (said.written.next_sequence, said.written.stdout.lines) == (9, 2)
+    core.announce(announce(worker="w3", generation=3, next_sequence=1), 0.0)
+    assert core.get("job", 1).written.next_sequence == 9  # type: ignore[union-attr]
 
 
 def test_epochs_of_one_job_are_apart() -> None:
@@ -202,10 +214,10 @@ def test_rate_limits_hold_in_the_long_run(job_rate: int, global_rate: int, jobs:
     while now_s < 60:
         core.tick(now_s)
         windows |= {said.job_id: said.window_lines for said in core.due(now_s)}
-        for job in places:
+        for job, place in places.items():
             if windows.get(job):
                 count = dice.randint(1, windows[job])
-                one = batch(places[job], ("x",) * count, job)
+                one = batch(place, ("x",) * count, job)
                 assert take(core, one, now_s) is Verdict.TAKE
                 places[job], lines, windows[job] = one.after, lines + count, windows[job] - count
                 core.sync_begins()
@@ -224,7 +236,7 @@ def test_without_a_rate_limit_lines_are_not_counted() -> None:
 @settings(max_examples=150, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.4]), st.booleans(), st.integers(1, 4))
 def test_every_line_arrives_once_and_in_order_over_a_bad_line(seed: int, loss: float, reorder: bool, lines_a_batch: int) -> None:
-    """Promise 3, with messages lost, repeated and out of order both ways, readers replaced and the streamer forgetting its run."""
+    """Promise 3, with messages lost, repeated and out of order both ways, and readers that are replaced."""
     dice = random.Random(seed)
     core = positions(Limits(2000))
     total, generation, now_s = 60, 1, 0.0

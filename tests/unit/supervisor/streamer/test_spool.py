@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peers.streamer_parts import MIB, announce, batch, spool
 
 from cronium.common.crypto import SealError
 from cronium.common.messages import Batch
 from cronium.supervisor.streamer.records import Mark, Record
 from cronium.supervisor.streamer.segment import SpoolError
 from cronium.supervisor.streamer.spool import SpoolFullError
+from peers.streamer_parts import MIB, announce, batch, spool
 
 
 def fill(log: object, count: int, size: int = 200) -> list[Batch]:
@@ -38,7 +38,9 @@ def test_a_restart_reads_everything_in_order(tmp_path: Path) -> None:
     log.close()
     assert len(segments(tmp_path)) > 2
     again = spool(tmp_path)
-    assert [s.record for s in again.recover()] == [*written, Mark(12, 99)]
+    found = [s.record for s in again.recover()]
+    assert [record for record in found if not isinstance(record, Mark)] == written
+    assert found[-1] == Mark(12, 99)
     assert again.mark == Mark(12, 99)
     again.close()
 
@@ -101,8 +103,7 @@ def test_it_is_bounded_and_goes_on_when_old_segments_go(tmp_path: Path) -> None:
     """Promise 7."""
     log = spool(tmp_path, max_bytes=16 * MIB)
     with pytest.raises(SpoolFullError):
-        for _ in range(100_000):
-            fill(log, 1, 10_000)
+        fill(log, 100_000, 10_000)
     assert sum(path.stat().st_blocks * 512 for path in segments(tmp_path)) <= 16 * MIB
     assert log.free_bytes() < 20_000
     log.append(announce())  # what is no batch still finds room
@@ -166,7 +167,7 @@ def test_damage_in_an_old_segment_costs_that_segment_only(tmp_path: Path) -> Non
     log = spool(tmp_path)
     written = fill(log, 3000, 1000)
     log.close()
-    first, second = segments(tmp_path)[:2]
+    first = segments(tmp_path)[0]
     with first.open("r+b") as file:
         file.seek(5000)
         file.write(b"damage")

@@ -119,7 +119,7 @@ def _discard(execution: Execution) -> None:
 
 
 def _go_on(execution: Execution, found: ContainerState) -> None:
-    execution.container = found.container_id
+    execution.container, execution.adopted = found.container_id, True
     started_ms = engine_ms(found.started_at) or now_ms()
     execution.begin(time.monotonic() - max(0, now_ms() - started_ms) / 1000, started_ms)
     if found.running:

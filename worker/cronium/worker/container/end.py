@@ -21,6 +21,7 @@ _AFTER_DRAINED_S = 15.0
 # Without engine and beyond the job's own deadline nothing is left to hope for.
 _PATIENCE_S = 600.0
 _LOOK_S = 0.2
+_ANYWAY_S = 10.0
 
 
 class End:
@@ -32,7 +33,9 @@ class End:
         self._attach: Errand[Stream] = Errand()
         self._pause_s = _FIRST_PAUSE_S
         self._next_s = 0.0
+        self._asked_s = time.monotonic()
         self._drained_s: float | None = None
+        self._fresh = execution.adopted  # attached to a container that ran: did it still?
         self.known = execution.fate is not None
         self.known_s = time.monotonic()
 
@@ -58,11 +61,18 @@ class End:
         now_s = time.monotonic()
         if not self.known and self._hopeless(now_s):
             self.known = True
-        if not (self.known or self._stream_is_there() or self._inspect.out or self._attach.out) and now_s >= self._next_s:
+        if not (self.known or self._inspect.out or self._attach.out) and now_s >= self._due_s():
             engine, container = self._execution.engine, self._execution.container
+            self._asked_s = now_s
             self._inspect.send(lambda: engine.state(container))
         self.known_s = now_s
         return self.known
+
+    def _due_s(self) -> float:
+        """When to ask the engine next. One that was attached to after its end never says so: that is why it is asked anyway."""
+        if self._stream_is_there() and not self._fresh:
+            return self._asked_s + _ANYWAY_S
+        return self._next_s
 
     def close(self) -> None:
         """Forget what is on its way."""
@@ -90,6 +100,9 @@ class End:
             self._execution.fate = state
             self.known = True
             return
+        elif self._stream_is_there():
+            self._fresh = False
+            return
         elif self._pause_s > _FIRST_PAUSE_S:  # it runs on: the engine was away, not the container
             engine, container = self._execution.engine, self._execution.container
             self._attach.send(lambda: engine.attach(container, stdin=False))
@@ -105,7 +118,7 @@ class End:
             if self._execution.stream is not None:
                 self._execution.stream.close()
             self._execution.stream = stream
-            self._pause_s = _FIRST_PAUSE_S
+            self._pause_s, self._next_s, self._fresh = _FIRST_PAUSE_S, 0.0, True
 
     def _hopeless(self, now_s: float) -> bool:
         if not self._execution.engine_was_away:

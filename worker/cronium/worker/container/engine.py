@@ -210,11 +210,11 @@ class Engine:
                 if error.status_code != requests.codes.conflict:
                     raise
 
-    def containers(self, labels: Mapping[str, str]) -> tuple[tuple[Mapping[str, str], int], ...]:
-        """Labels and time of creation (Unix seconds) of all containers, running or not, that carry these."""
+    def containers(self, labels: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
+        """The labels of all containers, running or not, that carry these."""
         with self._told("list containers", Reason.ENGINE_ERROR):
             found = self._client.containers(all=True, filters={"label": [f"{name}={value}" for name, value in labels.items()]})
-        return tuple((one.get("Labels") or {}, int(one["Created"])) for one in found)
+        return tuple(one.get("Labels") or {} for one in found)
 
     def cpu_usec(self, container: str) -> int | None:
         """CPU time it has used so far; None when it does not run."""

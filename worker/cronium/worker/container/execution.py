@@ -45,6 +45,7 @@ class Execution:
     found: Finding | None = None
     payload: bytes = b""
     container: str = ""
+    adopted: bool = False
     files: Files | None = None
     stream: Stream | None = None
     said: bytes = b""

@@ -79,9 +79,9 @@ def finding(engine: Engine, image: str, image_id: str, settings: Settings) -> Fi
     key = f"{image_id} {settings.container.security.user}"
     known = _read(kept)
     if key not in known:
-        with _one_at_a_time(settings, image_id):
+        with _one_at_a_time(settings, image_id) as place:
             if key not in (known := _read(kept)):
-                found_now = asdict(_probe(engine, image, image_id, description, settings))
+                found_now = asdict(_probe(engine, image, image_id, place, description, settings))
                 known = {**_read(kept), key: found_now}  # another image may have been tried meanwhile
                 _write(kept, known)
     found = Finding(**{**known[key], "missing": tuple(known[key]["missing"])})
@@ -96,12 +96,12 @@ def finding(engine: Engine, image: str, image_id: str, settings: Settings) -> Fi
     return found if way == "auto" else replace(found, files=way)
 
 
-def _probe(engine: Engine, image: str, image_id: str, description: Description, settings: Settings) -> Finding:
+def _probe(engine: Engine, image: str, image_id: str, place: str, description: Description, settings: Settings) -> Finding:
     quota = description.storage_driver in _QUOTA_DRIVERS or description.backing_filesystem == "xfs"
     attempt = _Attempt(quota=quota)
     for _ in range(_TRIES):
         try:
-            found = _try(engine, image_id, attempt, settings)
+            found = _try(engine, image_id, place, attempt, settings)
         except ExecutionError as error:
             lower = error.message.lower()
             if attempt.quota and "storage-opt" in lower:
@@ -120,13 +120,12 @@ def _probe(engine: Engine, image: str, image_id: str, description: Description, 
     raise ExecutionError(Reason.ENGINE_ERROR, f"image {image} could not be tried: see the engine's log", image=image)
 
 
-def _try(engine: Engine, image_id: str, attempt: _Attempt, settings: Settings) -> Finding:
+def _try(engine: Engine, image_id: str, place: str, attempt: _Attempt, settings: Settings) -> Finding:
     nonce = secrets.token_hex(8)
-    name = f"cronium-{settings.installation}-{PLACE_PREFIX}{nonce}"
-    with _shared_file(settings) as file:
-        body = _body(image_id, file if attempt.bind else None, nonce, name, attempt, settings)
+    with _shared_file(settings.places / place) as file:
+        body = _body(image_id, file if attempt.bind else None, nonce, place, attempt, settings)
         try:
-            container = engine.create(name, body)
+            container = engine.create(place, body)
             stream = engine.attach(container, stdin=False)
             try:
                 engine.start(container, stream, b"")
@@ -134,7 +133,7 @@ def _try(engine: Engine, image_id: str, attempt: _Attempt, settings: Settings) -
             finally:
                 stream.close()
         finally:
-            engine.remove(name)
+            engine.remove(place)
         seen = file.read_text(encoding="ascii").strip() == nonce
     lines = said.splitlines()
     if "done" not in lines:
@@ -157,6 +156,7 @@ def _body(image_id: str, file: Path | None, nonce: str, name: str, attempt: _Att
         "Memory": 64 * 1024 * 1024,
         "MemorySwap": 64 * 1024 * 1024,
         "LogConfig": {"Type": "none"},
+        "AutoRemove": True,  # also when its worker is killed meanwhile
     }
     if attempt.init:
         host["Init"] = True
@@ -179,19 +179,37 @@ def _body(image_id: str, file: Path | None, nonce: str, name: str, attempt: _Att
 
 
 @contextmanager
-def _one_at_a_time(settings: Settings, image_id: str) -> Iterator[None]:
-    """Several workers meet a new image at once: one tries it, the others then know. A dead one's lock is free."""
+def _one_at_a_time(settings: Settings, image_id: str) -> Iterator[str]:
+    """The name of a trial's place. Several workers meet a new image at once: one tries it, the others then know.
+
+    The name stands in the lock's file, for the reaper; a dead worker's lock is free.
+    """
     settings.findings.mkdir(mode=0o700, parents=True, exist_ok=True)
-    name = hashlib.sha256(image_id.encode()).hexdigest()[:16]
-    with (settings.findings / f"{name}.lock").open("w") as lock:
+    lock_name = PLACE_PREFIX + hashlib.sha256(image_id.encode()).hexdigest()[:16]
+    with (settings.findings / f"{lock_name}.lock").open("a+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        place = f"cronium-{settings.installation}-{PLACE_PREFIX}{secrets.token_hex(8)}"
+        lock.truncate(0)
+        lock.write(place)
+        lock.flush()
+        yield place
+
+
+def trials_under_way(settings: Settings) -> frozenset[str]:
+    """The places of trials that workers of this installation make now."""
+    found = set()
+    for path in settings.findings.glob(f"{PLACE_PREFIX}*.lock"):
+        with path.open() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found.add(lock.read())
+    return frozenset(found)
 
 
 @contextmanager
-def _shared_file(settings: Settings) -> Iterator[Path]:
-    settings.places.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=PLACE_PREFIX, dir=settings.places))
+def _shared_file(folder: Path) -> Iterator[Path]:
+    folder.mkdir(mode=0o700, parents=True)
     try:
         file = folder / "probe"
         file.touch()

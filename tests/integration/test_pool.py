@@ -1,0 +1,153 @@
+"""Workers are forked, and their deaths are seen, whoever dies: a worker, the forkserver, or both by being stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = """
+import json, os, select, signal, sys, time
+from pathlib import Path
+from cronium.common.config.load import load_config
+from cronium.common.logging import configure_logging
+from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.pool.settings import worker_settings
+
+if __name__ == "__main__":
+    configure_logging("pool", "info", "console")
+    os.environ["CRONIUM_SERVICE_TOKEN"] = "the-service-token"
+    config = load_config(None, os.environ, standalone=True).config
+    os.environ.pop("CRONIUM_SERVICE_TOKEN")
+    pool = WorkerPool(worker_settings(config, "pool-test"), config.runtime_dir)
+    print(json.dumps(["ready"]), flush=True)
+    known = {}
+    while True:
+        readable, _, _ = select.select([sys.stdin, pool.fileno(), *known], [], [])
+        for descriptor in [d for d in known if d in readable]:
+            name = known.pop(descriptor)
+            print(json.dumps(["died", name, pool.reap(name)]), flush=True)
+        if pool.fileno() in readable:
+            for started in pool.started():
+                print(json.dumps(["started", started.name, started.pid, started.error]), flush=True)
+            known = pool.descriptors()
+        if sys.stdin in readable:
+            line = sys.stdin.readline().split()
+            if not line:
+                pool.close()
+                break
+            if line[0] == "start":
+                pool.start(line[1], int(line[2]))
+            elif line[0] == "kill":
+                pool.kill(line[1])
+"""
+
+
+class Pool:
+    """A process with a real pool in it, spoken to by lines."""
+
+    def __init__(self, folder: Path) -> None:
+        program = folder / "pool_program.py"
+        program.write_text(PROGRAM)
+        (folder / "run").mkdir()
+        environ = {**os.environ, "CRONIUM_STATE_DIR": str(folder / "state"), "CRONIUM_RUNTIME_DIR": str(folder / "run")}
+        self.process = subprocess.Popen(
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ
+        )
+        assert self.hear() == ["ready"]
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> list[object]:
+        import json
+
+        assert self.process.stdout is not None
+        heard: list[object] = json.loads(self.process.stdout.readline())
+        return heard
+
+    def start(self, name: str, number: int) -> psutil.Process:
+        self.say(f"start {name} {number}")
+        _, said, pid, failure = self.hear()
+        assert (said, failure) == (name, "")
+        return psutil.Process(int(str(pid)))
+
+    def forkserver(self) -> psutil.Process:
+        def found() -> psutil.Process | None:
+            children = psutil.Process(self.process.pid).children()
+            return next((c for c in children if c.cmdline()[:1] == ["cronium: forkserver"]), None)
+
+        deadline = time.monotonic() + 20
+        while (process := found()) is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return process
+
+
+@pytest.fixture
+def pool(tmp_runtime_dir: Path) -> Iterator[Pool]:
+    made = Pool(tmp_runtime_dir)
+    family = psutil.Process(made.process.pid).children(recursive=True)
+    yield made
+    family += psutil.Process(made.process.pid).children(recursive=True)
+    assert made.process.stdin is not None
+    made.process.stdin.close()
+    made.process.wait(20)
+    assert made.process.stdout is not None
+    made.process.stdout.close()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []
+
+
+def test_a_killed_worker_is_seen_with_its_signal_and_nobody_else_notices(pool: Pool) -> None:
+    first, second = pool.start("worker-1", 1), pool.start("worker-2", 2)
+    first.kill()
+    assert pool.hear() == ["died", "worker-1", "killed by SIGKILL"]
+    assert second.is_running()
+    pool.say("kill worker-2")
+    assert pool.hear() == ["died", "worker-2", "killed by SIGKILL"]
+
+
+def test_a_killed_forkserver_takes_its_workers_along_and_a_new_one_forks_on(pool: Pool) -> None:
+    workers = [pool.start(f"worker-{n}", n) for n in (1, 2)]
+    pool.forkserver().kill()
+    assert sorted(str(pool.hear()[1]) for _ in workers) == ["worker-1", "worker-2"]
+    psutil.wait_procs(workers, timeout=5)
+    assert pool.start("worker-3", 3).is_running()
+
+
+def test_a_stopped_forkserver_does_not_hang_us_and_is_ended_by_giving_up(pool: Pool) -> None:
+    forkserver = pool.forkserver()
+    forkserver.suspend()
+    pool.say("start worker-1 1")
+    pool.say("kill worker-1")  # what the core orders when a worker is not ready in time
+    assert pool.hear()[:2] == ["started", "worker-1"]  # with an error, or from a new forkserver and then ended
+    psutil.wait_procs([forkserver], timeout=5)
+    assert not forkserver.is_running()
+
+
+def test_no_worker_outlives_its_supervisor(tmp_runtime_dir: Path) -> None:
+    made = Pool(tmp_runtime_dir)
+    worker, forkserver = made.start("worker-1", 1), made.forkserver()
+    made.process.send_signal(signal.SIGKILL)
+    made.process.wait()
+    _, alive = psutil.wait_procs([worker, forkserver], timeout=5)
+    assert alive == []
+    for pipe in (made.process.stdin, made.process.stdout):
+        assert pipe is not None
+        pipe.close()
+
+
+def test_a_worker_holds_no_service_token(pool: Pool) -> None:
+    worker = pool.start("worker-1", 1)
+    assert "the-service-token" not in " ".join(worker.environ().values())
+    assert "the-service-token" not in " ".join(pool.forkserver().environ().values())
