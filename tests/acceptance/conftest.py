@@ -1,38 +1,47 @@
 """What acceptance tests start from: a command line of one's own, or a whole supervisor with its queue.
 
-`command_line` is `cronium-supervisor` with folders that nobody else has: `command_line.run("exec", script)`.
+`command_line` is `cronium-supervisor` with folders that no other module's tests have: `command_line.run("exec", script)`.
 
 `supervisor` is the same, and `run --standalone` is up: `supervisor.run("submit", script)`, `supervisor.client()`,
-`supervisor.stop()`. Settings go by the environment:
+`supervisor.stop()`. `shared_supervisor` is one for all tests of a module, which is quicker. Settings go by the environment:
 
     @pytest.mark.parametrize("supervisor", [{"CRONIUM_JOBS_ON_STOP": "cancel"}], indirect=True)
 
-Either fails the test if something is left: a process, a container, network or volume of the installation, a socket. A test that
-leaves jobs running when it stops the supervisor ends them first.
+Each fails the test if something is left: a process, a container, network or volume of the installation, a socket, a place. A test
+that leaves jobs running when it stops the supervisor ends them first.
 """
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-
-from cronium.common.job import ScriptType
 from peers.own_supervisor import CommandLine, Supervisor, until
 
+from cronium.common.job import ScriptType
+
 _SHOWN_LOG_BYTES = 20_000
+Left = Callable[[str], dict[str, list[str]]]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder for a module's tests, with a path that is short enough for sockets."""
+    path = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
 
 
 @pytest.fixture
 def command_line(
-    docker_endpoint: str,
-    runner_images: dict[ScriptType, str],
-    tmp_runtime_dir: Path,
-    left_in_engine: Callable[[str], dict[str, list[str]]],
+    docker_endpoint: str, runner_images: dict[ScriptType, str], folder: Path, left_in_engine: Left
 ) -> Iterator[CommandLine]:
     """The program, with folders and an engine, and nothing that runs."""
-    program = CommandLine(tmp_runtime_dir, docker_endpoint)
+    program = CommandLine(folder, docker_endpoint)
     yield program
     _nothing_is_left(program, left_in_engine)
 
@@ -43,10 +52,24 @@ def supervisor(
     docker_endpoint: str,
     runner_images: dict[ScriptType, str],
     tmp_runtime_dir: Path,
-    left_in_engine: Callable[[str], dict[str, list[str]]],
+    left_in_engine: Left,
 ) -> Iterator[Supervisor]:
     """A supervisor with the standalone queue that is ready for jobs; it is stopped by SIGTERM if it still runs."""
-    program = Supervisor(tmp_runtime_dir, docker_endpoint, getattr(request, "param", None))
+    with _running(Supervisor(tmp_runtime_dir, docker_endpoint, getattr(request, "param", None)), left_in_engine) as program:
+        yield program
+
+
+@pytest.fixture(scope="module")
+def shared_supervisor(
+    docker_endpoint: str, runner_images: dict[ScriptType, str], folder: Path, left_in_engine: Left
+) -> Iterator[Supervisor]:
+    """One for all tests of a module: they leave it running, and look only at their own jobs."""
+    with _running(Supervisor(folder / "shared", docker_endpoint), left_in_engine) as program:
+        yield program
+
+
+@contextmanager
+def _running(program: Supervisor, left_in_engine: Left) -> Iterator[Supervisor]:
     try:
         program.start_up()
         yield program
@@ -57,7 +80,7 @@ def supervisor(
     _nothing_is_left(program, left_in_engine)
 
 
-def _nothing_is_left(program: CommandLine, left_in_engine: Callable[[str], dict[str, list[str]]]) -> None:
+def _nothing_is_left(program: CommandLine, left_in_engine: Left) -> None:
     for installation in program.installations():
         left = left_in_engine(installation)
         assert not any(left.values()), f"left in the engine by {installation}: {left}"

@@ -24,6 +24,7 @@ from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopS
 from cronium.supervisor.streamer.settings import StreamerSettings
 from peers.line_worker import LineWorker, line_of
 from peers.log_peer import TOKEN, LogPeer
+from peers.standalone_queue import running_queue
 from peers.streamer_host import StreamerHost
 
 MIB = 1024 * 1024
@@ -48,7 +49,7 @@ class World:
         settings = StreamerSettings(
             0, str(self.folder / "run"), str(self.folder / "state"), str(self.folder / "spool"),
             values.pop("websocket_url", self.peer.url),
-            values.pop("http_url"), TOKEN, "orchestrator-1", "0.1.0", **values,
+            values.pop("http_url"), values.pop("token", TOKEN), "orchestrator-1", "0.1.0", **values,
         )  # fmt: skip
         self.host = StreamerHost(settings).start()
         return self.host
@@ -261,16 +262,13 @@ def test_lines_go_by_http_while_the_socket_stays_away_and_over_it_when_it_is_bac
 def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) -> None:
     world.peer.start_http()
     world.peer.http_status, world.peer.http_headers = 429, {"Retry-After": "1"}
-    world.peer.http_refuse = lambda body: any(entry["sequence"] == 120 for entry in body["entries"])
     host = world.start(listening=False, fallback_after_s=0.1, http_url=world.peer.http_url)
     worker = world.worker("job-1", 1000, fresh=True, lines_a_batch=50)
     worker.run()
-    host.wait_for(lambda: world.peer.posts)
-    world.peer.http_refuse, refuse = (lambda body: False), world.peer.http_refuse
-    posts, began_s = len(world.peer.posts), time.monotonic()
-    host.wait_for(lambda: len(world.peer.posts) > posts)
-    assert time.monotonic() - began_s > 0.7
-    world.peer.http_refuse, world.peer.http_status = refuse, 200
+    host.wait_for(lambda: len(world.peer.posted_at_s) >= 2)
+    assert world.peer.posted_at_s[1] - world.peer.posted_at_s[0] >= 1.0
+    world.peer.http_refuse = lambda body: any(entry["sequence"] == 120 for entry in body["entries"])
+    world.peer.http_status = 200
     host.wait_for(lambda: (beat := host.last_beat()) and beat.lines_refused > 0)
     world.peer.wait_for(lambda: world.arrived("job-1") == 950)
     assert not set(range(101, 151)) & set(world.peer.lines["job-1"]), "only the batch with the bad line"
@@ -438,3 +436,19 @@ def test_an_idle_streamer_costs_next_to_nothing(world: World) -> None:
     count = len(host.heard)
     host.wait_for(lambda: len(host.heard) >= count + 4)
     assert (host.used_cpu_s() - before_s) / (time.monotonic() - began_s) < 0.05
+
+
+@pytest.mark.parametrize("by_http", [False, True])
+def test_our_own_queue_takes_what_we_send(world: World, by_http: bool) -> None:
+    """Our two halves of the protocol fit: every line is in the standalone queue, by the socket or by HTTP."""
+    with running_queue(world.folder) as queue:
+        orchestrator = queue.orchestrator("orchestrator-1")
+        job_id = queue.submit()
+        orchestrator.take(job_id)
+        url = "ws://127.0.0.1:1/" if by_http else queue.ready["wsUrl"]
+        world.start(token=queue.token, websocket_url=url, http_url=queue.ready["apiUrl"], fallback_after_s=0.1)
+        worker = world.worker(job_id, 3000, fresh=True)
+        worker.run()
+        with queue.client() as client:
+            eventually(lambda: len(list(client.logs(job_id))) == 3000)
+            assert [entry.line for entry in client.logs(job_id)] == [line_of(n) for n in range(1, 3001)]

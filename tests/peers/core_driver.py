@@ -11,7 +11,7 @@ from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.decisions import PollRules
 from cronium.supervisor.core.rules import Rules
-from cronium.supervisor.core.state import Ended, JobRecord, Lease, RetryRule
+from cronium.supervisor.core.state import Ended, JobRecord, JobState, Lease, RetryRule
 
 A = TypeVar("A")
 _UNIX_MS = 1_700_000_000_000
@@ -94,6 +94,10 @@ class Driver:
         """The one action of a kind that the last event led to."""
         (action,) = self.wanted(kind)
         return action
+
+    def state(self, job_id: str = "a") -> JobState:
+        """Where a job is, as the journal has it."""
+        return self.records[job_id].state
 
     # --- usual ways --------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class LogPeer:
     frames: list[dict[str, Any]] = field(default_factory=list)
     ids: list[int] = field(default_factory=list)
     posts: list[tuple[str, dict[str, Any], dict[str, str]]] = field(default_factory=list)
+    posted_at_s: list[float] = field(default_factory=list)
     connections: int = 0
     repeats: int = 0
     binary_frames: int = 0
@@ -71,6 +72,7 @@ class LogPeer:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 status = 422 if peer.http_refuse(body) else peer.http_status
                 with peer.changed:
+                    peer.posted_at_s.append(time.monotonic())
                     peer.posts.append((self.path, body, dict(self.headers)))
                     if status == 200:
                         for entry in body["entries"]:

@@ -36,6 +36,7 @@ class CommandLine:
     """
 
     def __init__(self, folder: Path, engine: str, environ: Mapping[str, str] | None = None) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.state_dir = folder / "state"
         self.runtime_dir = folder / "run"

@@ -15,7 +15,8 @@ from typing import Protocol
 import pytest
 
 from cronium.common.messages import Announce, Batch, FileMark, Open, Position, Said, StreamTotals
-from cronium.supervisor.streamer.positions import Positions, Verdict
+from cronium.supervisor.streamer.positions import Positions
+from cronium.supervisor.streamer.track import Verdict
 from cronium.supervisor.streamer.windows import Limits
 from cronium.worker.lines import EncodedBatch
 from cronium.worker.sender import Sender

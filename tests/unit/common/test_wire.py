@@ -23,7 +23,7 @@ from cronium.common.messages import MESSAGES, AttemptEnded, Message, Outcome, St
 from cronium.common.wire import VERSION, WireError, pack, unpack
 
 _INTS = st.integers(-(1 << 63), (1 << 64) - 1)
-_TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 _PLAIN = st.recursive(
     st.none() | st.booleans() | _INTS | st.floats(allow_nan=False) | _TEXTS | st.binary(max_size=20),
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(_TEXTS, inner, max_size=3),
@@ -34,7 +34,7 @@ _PLAIN = st.recursive(
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
     """Any value that a field of this type may have."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         hints = typing.get_type_hints(hint)
         return st.builds(hint, **{f.name: values_of(hints[f.name]) for f in dataclasses.fields(hint)})
     if origin is types.UnionType:
@@ -189,7 +189,7 @@ def shapes() -> str:
 
     def name_of(hint: Any) -> str:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
-        if dataclasses.is_dataclass(hint):
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
             parts[hint.__name__] = fields_of(hint)
         elif origin is types.UnionType:
             return " | ".join(map(name_of, args))

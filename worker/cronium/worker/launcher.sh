@@ -145,6 +145,17 @@ await() {
     [ "$status" -ne 127 ] || status=$2
 }
 
+# PID: gone, or a zombie.
+is_gone() {
+    read_stat "$1" || return 0
+    case $state in Z | X) ;; *) return 1 ;; esac
+}
+
+# The alarm and its sleep go. Said until it is heard: just after its fork a shell loses a signal that its parent had a trap for.
+silence_alarm() {
+    until is_gone "$alarm"; do kill -TERM "$alarm"; done
+}
+
 # SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as it gets USR1 itself, and USR2 after GRACE more, or at once when
 # it cannot fork any more. Its pid is in $alarm. It looks whether it is still our child, for a pid may be somebody else's by then.
 start_alarm() {
@@ -256,7 +267,7 @@ fail() {
     code=$1
     shift
     say "failed $*"
-    [ -z "$alarm" ] || kill -TERM "$alarm"
+    [ -z "$alarm" ] || silence_alarm
     exit "$code"
 }
 
@@ -333,13 +344,13 @@ fi
 
 # The wrapper's only task is to tell the script's exit code without ambiguity; it has none of the job's environment.
 # The innermost shell becomes the script. From the environment's first line on it trusts no variable, PATH or IFS, only its arguments.
-# shellcheck disable=SC2086 # $signals: words, or nothing at all
 [ "$setsid" ] || set -m
 (
     (
         read_stat self
         printf '%s\n' "$pid" >"$run/session"
         say "started $pid $start_ticks $boot_id"
+        # shellcheck disable=SC2086 # $signals: words, or nothing at all
         set -- "$run" "$files" "$output" "$token" ${setsid:+"$setsid"} $signals "$interpreter" "$run/script"
         exec >&7 2>&8 7>&- 8>&- 9>&-
         # shellcheck disable=SC1091 # comes with the job
@@ -356,7 +367,7 @@ fi
 ) &
 wrapper=$!
 set +m
-kill -TERM "$alarm"
+silence_alarm
 [ "$deadline_s" != 0 ] || deadline_s=999999999
 start_alarm "$deadline_s" USR1 "$grace_s"
 exec 7>&- 8>&-
@@ -380,7 +391,7 @@ while strike KILL; do
         break
     fi
 done
-kill -TERM "$alarm"
+silence_alarm
 
 await "$pump_stdout" 0
 [ "$status" -eq 0 ] || tell_lost stdout

@@ -103,10 +103,11 @@ class LineEncoder:
             tail.held, tail.inside = b"", False
             self._emit(tail, [text], (text + "\n").encode(), tail.offset, now_ms, ends=1)
 
-    def skip(self, place: str, stream: str, offset: int) -> None:
-        """Go on at `offset` without numbering what lies before it (told by a `system` line)."""
+    def skip(self, place: str, stream: str, offset: int, now_ms: int) -> None:
+        """Go on at `offset` without numbering what lies before it (told by a `system` line). What was begun ends here."""
+        self.finish(place, stream, now_ms)
         tail = self._tail(place, stream)
-        tail.held, tail.offset = b"", offset
+        tail.offset = offset
         self._mark(tail, offset)
 
     def system(self, text: str, now_ms: int) -> None:

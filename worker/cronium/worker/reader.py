@@ -17,6 +17,7 @@ from cronium.worker.sender import Sender
 from cronium.worker.sockets import Sockets
 
 _READ_AHEAD_BYTES = 256 * 1024  # encoded and not yet sent; as much as one read
+_LOOKS = 2  # the two streams take turns
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class OutputReader:
     logging: Logging
     _last_batch_s: float = 0.0
     _skipped: dict[str, _Skipped] = field(default_factory=dict)
+    _looks: int = 0  # of the executor, since a line has been unfinished for too long
 
     def log(self, update: Log) -> None:
         """Number the lines of an update, or skip them when the job is above its limit and may drop."""
@@ -43,7 +45,7 @@ class OutputReader:
             skipped = self._skipped.setdefault(update.stream, _Skipped())
             skipped.lines += update.data.count(b"\n")
             skipped.bytes += len(update.data)
-            self.encoder.skip(self.place, update.stream, update.offset)
+            self.encoder.skip(self.place, update.stream, update.offset, time.time_ns() // 1_000_000)
             return
         self._tell_skipped()
         self.encoder.feed(self.place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000)
@@ -51,7 +53,7 @@ class OutputReader:
 
     def gap(self, update: Gap) -> None:
         """Tell people what happened to a stream, and go on behind it."""
-        self.encoder.skip(self.place, update.stream, update.offset)
+        self.encoder.skip(self.place, update.stream, update.offset, time.time_ns() // 1_000_000)
         self.encoder.system(update.message, time.time_ns() // 1_000_000)
 
     def finish(self) -> None:
@@ -65,17 +67,16 @@ class OutputReader:
     def room(self) -> int:
         """How many bytes the executor may hand over now."""
         if self.logging.rate_limit.overflow == "drop" and self.sender.lines_blocked():
+            self._looks += 1
             return _READ_AHEAD_BYTES
         if self.sender.room_bytes() == 0 or self.encoder.pending_bytes() >= _READ_AHEAD_BYTES:
             return 0
+        self._looks += 1
         return min(_READ_AHEAD_BYTES, max(4096, self.sender.room_bytes()))
 
     def send_due(self, now_s: float) -> float | None:
         """Send what is due; when (monotonic) something will be next."""
-        unfinished_s = self.encoder.unfinished_since()
-        if unfinished_s is not None and now_s >= unfinished_s + self.logging.partial_line_after:
-            self.encoder.flush_unfinished(now_s - self.logging.partial_line_after, time.time_ns() // 1_000_000)
-            unfinished_s = self.encoder.unfinished_since()
+        unfinished_due_s = self._show_unfinished(now_s)
         due_s = None
         if self.encoder.pending_bytes():
             due_s = self._last_batch_s + self.logging.buffer.flush_interval
@@ -88,11 +89,7 @@ class OutputReader:
         for message in self.sender.due(now_s):
             if not self.sockets.tell_streamer(message):
                 break  # the streamer is away: it will be said again
-        waits = (
-            due_s,
-            self.sender.wake_at_s(),
-            None if unfinished_s is None else unfinished_s + self.logging.partial_line_after,
-        )
+        waits = (due_s, self.sender.wake_at_s(), unfinished_due_s)
         return min((w for w in waits if w is not None), default=None)
 
     def durable(self) -> bool:
@@ -102,6 +99,23 @@ class OutputReader:
     def position(self) -> Position:
         """Behind everything numbered so far."""
         return self.encoder.position
+
+    def _show_unfinished(self, now_s: float) -> float | None:
+        """Number a line that stays unfinished, if that is not our doing; when (monotonic) to look again.
+
+        Once it is old enough, the executor must have looked for more and found nothing: its rest may be there already, when we
+        were stopped, or had no room.
+        """
+        unfinished_s = self.encoder.unfinished_since()
+        if unfinished_s is None or now_s < unfinished_s + self.logging.partial_line_after:
+            self._looks = 0
+            return None if unfinished_s is None else unfinished_s + self.logging.partial_line_after
+        if self._looks < _LOOKS:
+            return None  # the executor comes round by itself
+        self._looks = 0
+        self.encoder.flush_unfinished(now_s - self.logging.partial_line_after, time.time_ns() // 1_000_000)
+        unfinished_s = self.encoder.unfinished_since()
+        return None if unfinished_s is None else unfinished_s + self.logging.partial_line_after
 
     def _send(self, now_s: float) -> None:
         while batch := self.encoder.take():

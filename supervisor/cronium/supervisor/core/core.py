@@ -26,10 +26,11 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.decisions import backoff, decide_retry, pause_after_poll
 from cronium.supervisor.core.rules import Rules
-from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
+from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Lease, Worker
 from cronium.supervisor.core.statements import Statements
 
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
+_LEASES_EVERY_S = 0.2  # between two looks at all leases
 _LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
 _FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
 _TIDIED_WITHIN_S = 300.0  # a worker that does not come back from it is ended: it blocks a slot
@@ -61,6 +62,7 @@ class Core:
         self._start_at_s = 0.0
         self._renew_at_s: dict[str, float] = {}
         self._renewing: set[str] = set()
+        self._look_at_leases_s = 0.0
         self._draining = False
         self._finished: Counter[str] = Counter()
         self._writes: list[do.Write] = []
@@ -139,7 +141,7 @@ class Core:
                 self._renewing.discard(job_id)
                 if record := self._jobs.get(job_id):
                     self._put(record.but(lease=lease))
-                    self._renew_at_s.pop(job_id, None)
+                    self._plan_renewal(job_id, lease, now)
                     self._obey(job_id, next_action, now)
             case on.LeaseLost(job_id, reason):
                 self._renewing.discard(job_id)
@@ -258,6 +260,8 @@ class Core:
     def _acknowledged(self, record: JobRecord, event: on.Taken, now: on.Now) -> None:
         epoch = max(event.epoch or 0, record.epoch)
         changed = record.but(acknowledged=True, lease=event.lease or record.lease)
+        if event.lease is not None:
+            self._plan_renewal(record.job_id, event.lease, now)
         if record.state is JobState.RECEIVED or epoch > record.epoch:
             changed = changed.but(epoch=epoch, next_sequence=event.next_sequence or record.next_sequence)
         if epoch > record.epoch and record.generation:
@@ -439,7 +443,7 @@ class Core:
         self._tidy(now)
         self._keep_workers(now)
         self._renew_leases(now)
-        self._actions.extend(self._statements.due(self._jobs, self._ended, now))
+        self._actions.extend(self._statements.due(self._jobs, self._ended, now, len(self._holders)))
         self._poll(now)
         self._prune(now)
         if self._draining and not self._jobs and all(w.job_id is None for w in self._workers.values()):
@@ -467,7 +471,9 @@ class Core:
     def _dispatch(self) -> None:
         """Give ready jobs to idle workers: what already has a place first, then by priority, then in order of arrival."""
         ready = [r for r in self._jobs.values() if r.state is JobState.READY]
-        running = sum(1 for w in self._workers.values() if w.job_id is not None)
+        if not ready:
+            return
+        running = len(self._holders)
         idle = [w for w in self._workers.values() if w.idle()]
         ready.sort(key=lambda r: (r.place is None, -r.priority, r.received_ms))
         for record, worker in zip(ready, idle, strict=False):
@@ -514,32 +520,42 @@ class Core:
 
     def _wanted_workers(self) -> int:
         """One for each slot, and for each place that is to be taken over; while draining only as many as there is work for."""
-        placed = sum(1 for r in self._jobs.values() if r.place is not None and r.state in ACTIVE)
-        wanted = max(self._rules.max_concurrent, placed) + self._rules.spare_workers
+        wanted = self._rules.max_concurrent
+        if len(self._jobs) > wanted:
+            wanted = max(wanted, sum(1 for r in self._jobs.values() if r.place is not None and r.state in ACTIVE))
+        wanted += self._rules.spare_workers
         if self._draining:
             return min(wanted, sum(1 for r in self._jobs.values() if r.state is not JobState.ENDED))
         return wanted
 
     def _renew_leases(self, now: on.Now) -> None:
+        if now.mono_s < self._look_at_leases_s:
+            return
+        self._look_at_leases_s = now.mono_s + _LEASES_EVERY_S
         for record in self._jobs.values():
             lease = record.lease
             if lease is None or record.lost or record.job_id in self._renewing:
                 continue
-            due = self._renew_at_s.get(record.job_id)
-            if due is None:
-                life_s = max(0.0, (lease.expires_ms - now.unix_ms) / 1000)
-                due = self._renew_at_s[record.job_id] = now.mono_s + max(life_s * (1 - _RENEW_AT), _LEAST_RENEW_S)
-            if now.mono_s >= due:
+            if record.job_id not in self._renew_at_s:  # after a restart
+                self._plan_renewal(record.job_id, lease, now)
+            if now.mono_s >= self._renew_at_s[record.job_id]:
                 self._renewing.add(record.job_id)
                 percentage, message = self._statements.progress(record.job_id)
                 self._actions.append(do.RenewLease(record.job_id, lease.token, percentage, message))
 
+    def _plan_renewal(self, job_id: str, lease: Lease, now: on.Now) -> None:
+        life_s = (lease.expires_ms - now.unix_ms) / 1000
+        self._renew_at_s[job_id] = now.mono_s + max(life_s * (1 - _RENEW_AT), _LEAST_RENEW_S)
+
     def _poll(self, now: on.Now) -> None:
         """Ask for as many jobs as there are free slots; not while too many reports wait for a backend that takes none."""
+        if self._polling or now.mono_s < self._poll_at_s:
+            self._poll_blocked = False
+            return
         active = sum(1 for r in self._jobs.values() if r.state in ACTIVE)
         free = self._rules.max_concurrent - active
         self._poll_blocked = self._draining or free <= 0 or len(self._jobs) >= self._rules.most_jobs
-        if self._polling or self._poll_blocked or now.mono_s < self._poll_at_s:
+        if self._poll_blocked:
             return
         if self._poll_key is None:
             self._poll_key = f"{self._random.getrandbits(128):032x}"

@@ -106,10 +106,9 @@ class Statements:
         """When (monotonic) `due` may have something new."""
         return max(self._due_s, now_s + 0.01)
 
-    def due(self, jobs: Mapping[str, JobRecord], ended: Mapping[str, Ended], now: Now) -> list[do.Action]:
-        """What is to be said now, at most one statement a job."""
+    def due(self, jobs: Mapping[str, JobRecord], ended: Mapping[str, Ended], now: Now, running: int) -> list[do.Action]:
+        """What is to be said now, at most one statement a job; `running` jobs share the backend's limit for statuses."""
         out: list[do.Action] = []
-        running = sum(1 for record in jobs.values() if record.state is JobState.RUNNING)
         interval_s = max(self._rules.status_interval_s, running / self._rules.status_per_s)
         self._due_s = now.mono_s + 3600.0
         for record in jobs.values():
@@ -166,7 +165,10 @@ class Statements:
         return line
 
     def _line(self, job_id: str) -> _Line:
-        return self._lines.setdefault(job_id, _Line())
+        line = self._lines.get(job_id)
+        if line is None:
+            line = self._lines[job_id] = _Line()
+        return line
 
 
 def _key(job_id: str, kind: str, *numbers: int) -> str:

@@ -7,10 +7,11 @@ batches are acknowledged; jobs whose state is only in there are written anew bef
 from __future__ import annotations
 
 from cronium.common.messages import Announce, Batch, Forget, Position, Summary
-from cronium.supervisor.streamer.positions import Key, Positions, Verdict
+from cronium.supervisor.streamer.positions import Positions
 from cronium.supervisor.streamer.records import Mark
 from cronium.supervisor.streamer.spool import Spool, SpoolFullError
 from cronium.supervisor.streamer.tails import Tail, is_truncated
+from cronium.supervisor.streamer.track import Key, Verdict
 
 
 class Ledger:

@@ -14,58 +14,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
 from cronium.common.messages import Announce, Batch, Open, Position, Said
+from cronium.supervisor.streamer.track import Key, Track, Verdict, follows
 from cronium.supervisor.streamer.windows import UNLIMITED_LINES, Bucket, Limits, window_bytes
 
-Key = tuple[str, int]  # job id, epoch
 _REPEAT_S = 1.0
 _REPEATS = 3  # of a position that has not changed
 _GROWN_BYTES = 64 * 1024  # a batch
 _TIGHT_BYTES = 256 * 1024  # a reader with less may wait for more
 _QUIET_AFTER_S = 30.0  # a job that sent nothing for so long needs no share of the spool
 _MOST_EARLY = 1024  # readers heard before their announcement
-
-
-class Verdict(StrEnum):
-    """What becomes of a batch."""
-
-    TAKE = "take"
-    UNKNOWN = "unknown"  # not announced
-    STALE = "stale"  # of another worker, generation or run
-    REJECTED = "rejected"  # does not follow
-
-
-@dataclass(slots=True)
-class Track:
-    """One job in one epoch."""
-
-    job_id: str
-    epoch: int
-    first_sequence: int
-    written: Position
-    synced: Position
-    bucket: Bucket
-    worker: str = ""
-    generation: int = 0
-    run: int = 0
-    forgotten: bool = False
-    waiting_batches: int = 0
-    waiting_bytes: int = 0
-    held_bytes: int = 0
-    heard_at_s: float = 0.0
-    syncing: Position | None = None
-    rejected: bool = False
-    said_lines: int = 0
-    said_bytes: int = 0
-    said_at_s: float = 0.0
-    repeats: int = 0
-
-    @property
-    def key(self) -> Key:
-        """What it is kept under."""
-        return (self.job_id, self.epoch)
 
 
 @dataclass(slots=True)
@@ -139,7 +98,7 @@ class Positions:
         if (batch.worker, batch.generation) != (track.worker, track.generation) or batch.run < track.run:
             return Verdict.STALE
         track.run, track.heard_at_s = batch.run, now_s
-        if not _follows(batch, track.written):
+        if not follows(batch, track.written):
             self.reject(batch)
             return Verdict.REJECTED
         return Verdict.TAKE
@@ -341,15 +300,3 @@ class Positions:
         self._watched.discard(key)
         self._unsynced.discard(key)
         self._due.pop(key, None)
-
-
-def _follows(batch: Batch, written: Position) -> bool:
-    """Whether a batch begins where the position is, and only adds to it."""
-    after = batch.after
-    return (
-        batch.first_sequence == written.next_sequence
-        and after.next_sequence == batch.first_sequence + batch.lines
-        and batch.lines >= 0
-        and after.stdout.bytes >= written.stdout.bytes
-        and after.stderr.bytes >= written.stderr.bytes
-    )

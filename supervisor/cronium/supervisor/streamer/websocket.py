@@ -19,8 +19,9 @@ import structlog
 import websocket
 import zmq
 
+from cronium.supervisor.streamer.incoming import Turned, close_reason, heard_from
 from cronium.supervisor.streamer.settings import StreamerSettings
-from cronium.supervisor.streamer.transport import Answered, Cancelled, Down, Teller, Up
+from cronium.supervisor.streamer.transport import Down, Teller, Up
 from cronium.supervisor.streamer.wire_socket import WireSocket
 
 _log = structlog.get_logger()
@@ -228,13 +229,13 @@ class WebSocketLink:
                         with contextlib.suppress(zmq.Again):  # a flood of pings need not be answered one by one
                             orders.send(_PONG + frame.data, zmq.DONTWAIT)
                     case websocket.ABNF.OPCODE_CLOSE:
-                        connection.break_off(f"closed by the backend ({_close_reason(frame.data)})")
+                        connection.break_off(f"closed by the backend ({close_reason(frame.data)})")
                     case websocket.ABNF.OPCODE_TEXT | websocket.ABNF.OPCODE_CONT:
                         message += frame.data
                         if len(message) > _MAX_MESSAGE_BYTES:
                             connection.break_off("the backend sent a frame that is too long")
                         elif frame.fin:
-                            _hear(message, connection, teller)
+                            self._hear(message, connection, teller)
                             message = b""
         except (OSError, websocket.WebSocketException, zmq.ZMQError) as error:
             connection.break_off(f"{type(error).__name__}: {error}")
@@ -244,6 +245,17 @@ class WebSocketLink:
             orders.setsockopt(zmq.LINGER, 100)
             orders.close()
             teller.close()
+
+    @staticmethod
+    def _hear(message: bytes, connection: _Connection, teller: Teller) -> None:
+        """Tell the loop what the backend says."""
+        match heard_from(message):
+            case Turned(reason=reason):
+                connection.break_off(f"the backend does not take our token ({reason}): check CRONIUM_SERVICE_TOKEN")
+            case None:
+                pass
+            case event:
+                teller.tell(event)
 
 
 def _waiting(frames: zmq.Socket[bytes]) -> list[list[bytes]]:
@@ -262,41 +274,3 @@ def _ping(socket: websocket.WebSocket) -> None:
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     socket.send(orjson.dumps({"type": "ping", "payload": {"timestamp": now}}), websocket.ABNF.OPCODE_TEXT)
     socket.ping()
-
-
-def _hear(message: bytes, connection: _Connection, teller: Teller) -> None:
-    """Tell the loop what the backend says; unknown types are no error."""
-    answer = _answer(message)
-    if answer is not None:
-        frame_id, success, error = answer
-        if frame_id is None and not success:
-            connection.break_off(
-                f"the backend does not take our token ({error or 'no reason given'}): check CRONIUM_SERVICE_TOKEN"
-            )
-        elif frame_id is not None:
-            teller.tell(Answered(frame_id, success, error))
-        return
-    try:
-        said = orjson.loads(message)
-        if said["type"] == "cancel":
-            teller.tell(Cancelled(str(said["payload"]["jobId"])))
-    except (ValueError, KeyError, TypeError) as error:
-        _log.warning("a frame of the backend was not understood", error=f"{type(error).__name__}: {error}")
-
-
-def _answer(message: bytes) -> tuple[int | None, bool, str] | None:
-    """Frame id, success and error of an `ack`; None when it is none."""
-    try:
-        said = orjson.loads(message)
-        if said["type"] != "ack":
-            return None
-        payload = said["payload"]
-        frame_id = payload.get("messageId")
-        return frame_id if type(frame_id) is int else None, payload.get("success") is not False, str(payload.get("error") or "")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _close_reason(data: bytes) -> str:
-    code = int.from_bytes(data[:2], "big") if len(data) >= 2 else 0
-    return f"code {code}{': ' + data[2:].decode('utf-8', 'replace') if len(data) > 2 else ''}"

@@ -64,7 +64,7 @@ def test_a_poll_without_an_answer_waits_for_a_slot_too() -> None:
     driver.tick(2)
     driver.give(on.PollFailed(key, "no answer"))
     driver.tick(60)
-    assert driver.records["a"].state is JobState.RUNNING
+    assert driver.state() is JobState.RUNNING
     assert not driver.wanted(do.Poll)
 
 
@@ -106,7 +106,7 @@ def test_what_an_old_worker_says_of_an_old_generation_changes_nothing() -> None:
         ):
             assert not driver.give(event).writes
             assert not driver.wanted(do.SettleAt)
-    assert driver.records["a"].state is JobState.RUNNING
+    assert driver.state() is JobState.RUNNING
 
 
 def test_a_job_that_kills_its_workers_is_given_up() -> None:
@@ -140,7 +140,7 @@ def test_the_end_of_an_attempt_is_settled_as_often_as_it_is_said() -> None:
         assert driver.one(do.SettleAt).generation == 1
     driver.give(on.SummaryHeard(summary()))
     driver.take(driver.one(do.SayComplete))
-    assert driver.records["a"].state is JobState.DONE
+    assert driver.state() is JobState.DONE
     driver.end(order)
     driver.one(do.SettleAt)
     assert driver.records["a"].place == order.place
@@ -169,7 +169,7 @@ def test_the_next_attempt_waits_until_the_old_place_is_gone() -> None:
     order = driver.run(retry=RetryRule(2, exponential=False, delay_s=1.0))
     driver.end(order, outcome("failed", Reason.SCRIPT_EXIT))
     driver.tick(10)
-    assert driver.records["a"].state is JobState.WAITING
+    assert driver.state() is JobState.WAITING
     assert driver.core.next_due_s(driver.now()) >= driver.now_s + 0.5
     driver.idle(order)
     again = driver.one(do.DispatchTo)
@@ -205,7 +205,7 @@ def test_jobs_that_come_after_the_order_to_drain_are_left_to_the_next_supervisor
     driver.restart()
     driver.start_workers()
     driver.deliver("a")
-    assert driver.records["a"].state is JobState.RECEIVED
+    assert driver.state() is JobState.RECEIVED
 
 
 def test_cancel_ends_what_waits_at_once_and_what_runs_through_its_worker() -> None:
@@ -357,12 +357,12 @@ def test_one_more_attempt_is_made_when_the_backend_asks_for_it() -> None:
     driver.give(on.AttemptSaid(order.worker, "a", 1, "running"))
     driver.take(driver.one(do.SayStatus), next_action="retry")
     driver.end(order)
-    assert driver.records["a"].state is JobState.WAITING
+    assert driver.state() is JobState.WAITING
     driver.idle(order)
     again = driver.one(do.DispatchTo)
     assert again.attempt == 2
     driver.end(again)
-    assert driver.records["a"].state is JobState.ENDED
+    assert driver.state() is JobState.ENDED
 
 
 def test_a_worker_is_recycled_and_one_that_does_not_leave_is_ended() -> None:
@@ -460,8 +460,8 @@ def test_urgent_jobs_go_first_then_the_oldest_and_places_before_all() -> None:
     assert given == ["urgent", "old", "new"]
     driver.restart()
     driver.tick()
-    for action in driver.wanted(do.StartWorker):
-        driver.ready(action.name)
+    for start in driver.wanted(do.StartWorker):
+        driver.ready(start.name)
         assert driver.one(do.DispatchTo).adopt
 
 

@@ -15,7 +15,7 @@ def test_acknowledge_statuses_complete_come_in_this_order() -> None:
     driver = Driver()
     driver.start_workers()
     driver.deliver("a")
-    assert driver.records["a"].state is JobState.RECEIVED
+    assert driver.state() is JobState.RECEIVED
     acknowledge = driver.one(do.Acknowledge)
     driver.take(acknowledge)
     order = driver.one(do.DispatchTo)
@@ -29,7 +29,7 @@ def test_acknowledge_statuses_complete_come_in_this_order() -> None:
     complete = driver.one(do.SayComplete)
     assert (complete.attempt, complete.outcome.status) == (1, "completed")
     driver.take(complete)
-    assert driver.records["a"].state is JobState.DONE
+    assert driver.state() is JobState.DONE
     assert driver.one(do.ForgetOutput).job_id == "a"
 
 
@@ -159,7 +159,7 @@ def test_a_status_that_is_refused_is_superseded_and_no_end() -> None:
     order = driver.run()
     driver.give(on.AttemptSaid(order.worker, "a", 1, "running"))
     driver.give(on.Refused("a", driver.one(do.SayStatus).key, "400"))
-    assert driver.records["a"].state is JobState.RUNNING
+    assert driver.state() is JobState.RUNNING
     assert not driver.records["a"].lost
     driver.tick(2.5)
     driver.one(do.SayStatus)
@@ -177,7 +177,7 @@ def test_an_answer_to_another_statement_changes_nothing() -> None:
     ):
         step = driver.give(event)
         assert not step.writes
-    assert driver.records["a"].state is JobState.RECEIVED
+    assert driver.state() is JobState.RECEIVED
 
 
 def test_the_status_of_an_attempt_is_not_told_of_the_next() -> None:
@@ -221,7 +221,7 @@ def test_a_job_that_cannot_be_run_is_acknowledged_and_reported(refused: bool) ->
     driver.start_workers()
     driver.deliver("a", refusal=outcome("failed", Reason.INVALID_JOB))
     acknowledge = driver.one(do.Acknowledge)
-    assert driver.records["a"].state is JobState.ENDED
+    assert driver.state() is JobState.ENDED
     if refused:
         driver.give(on.Refused("a", acknowledge.key, "403", gone=True))
         assert driver.records["a"].lost

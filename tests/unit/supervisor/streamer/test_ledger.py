@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cronium.common.messages import Batch, Forget, Position
 from cronium.supervisor.streamer.ledger import Ledger
-from cronium.supervisor.streamer.positions import Verdict
+from cronium.supervisor.streamer.track import Verdict
 from peers.streamer_parts import MIB, announce, batch, ledger, spool
 
 

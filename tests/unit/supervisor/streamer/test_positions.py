@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronium.common.messages import Batch, Open, Position
-from cronium.supervisor.streamer.positions import Positions, Verdict
+from cronium.supervisor.streamer.positions import Positions
+from cronium.supervisor.streamer.track import Verdict
 from cronium.supervisor.streamer.windows import UNLIMITED_LINES, Limits, window_bytes
 from cronium.worker.sender import PositionLostError, Sender
 from peers.line_worker import encode, line_of

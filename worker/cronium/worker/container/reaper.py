@@ -1,8 +1,8 @@
 """What there is of this installation's places on the engine and in the state folder, whoever left it there.
 
-Runs in an idle worker. Safe without any clock: first everything is listed here, then the supervisor says which of it is unknown. A
-place is in its journal before anything of it exists, so what is listed and unknown is over. Only a worker's short trials of images
-are in no journal: those say so while they last.
+Runs in an idle worker. Safe without any clock: first everything is listed here, then the supervisor says which of it is unknown.
+A place is in its journal before anything of it exists, so what is listed and unknown is over. Only a short trial of an image is
+in no journal: it says so while it lasts.
 """
 
 from __future__ import annotations

@@ -45,6 +45,9 @@ def read_results(archive: Readable, max_bytes: int) -> tuple[tuple[ResultFile, .
                 problem = _take(tar, member, files, max_bytes)
                 if problem is not None:
                     problems.append(problem)
+                if tar.offset > max_bytes:  # tarfile would read up to there in small steps, though nothing comes any more
+                    problems.append("the archive of the output files goes on behind its end")
+                    break
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen; its stub does not know
     except _BAD_TAR as error:
         problems.append(f"the archive of the output files is damaged or cut ({type(error).__name__}: {str(error)[:100]})")
