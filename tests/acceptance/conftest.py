@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from peers.own_supervisor import CommandLine, Supervisor, until
 
 from cronium.common.job import ScriptType
+from peers.own_supervisor import CommandLine, Supervisor, until
 
 _SHOWN_LOG_BYTES = 20_000
 Left = Callable[[str], dict[str, list[str]]]

@@ -62,18 +62,22 @@ def dash_place(shells: dict[str, Shell]) -> Iterator[HostPlace]:
 # ---- How it ends ----
 
 
-@pytest.mark.parametrize("code", [0, 3, 124, 137, 143])
-def test_the_script_s_exit_code_is_the_launcher_s(place: HostPlace, code: int) -> None:
-    """Also codes that look like a timeout or a signal: `state` says that it was none."""
-    assert place.run_job(f"echo out; echo err >&2; exit {code}") == code
-    assert place.files.ended == Ended(code, "exit")
+def test_a_job_s_output_and_exit_code(place: HostPlace) -> None:
+    assert place.run_job("echo out; echo err >&2; exit 3") == 3
+    assert place.files.ended == Ended(3, "exit")
     assert (place.files.read("stdout"), place.files.read("stderr")) == (b"out\n", b"err\n")
     assert place.files.find(OutputLost) == []
 
 
-def test_a_script_that_dies_by_a_signal_has_its_code(place: HostPlace) -> None:
-    assert place.run_job("echo a; kill -KILL $$") == 137
-    assert place.files.ended == Ended(137, "exit")
+@pytest.mark.parametrize("code", [0, 124, 137, 143, 255])
+def test_a_code_that_looks_like_a_timeout_or_a_signal_is_told_as_an_exit(dash_place: HostPlace, code: int) -> None:
+    assert dash_place.run_job(f"exit {code}") == code
+    assert dash_place.files.ended == Ended(code, "exit")
+
+
+def test_a_script_that_dies_by_a_signal_has_its_code(dash_place: HostPlace) -> None:
+    assert dash_place.run_job("echo a; kill -KILL $$") == 137
+    assert dash_place.files.ended == Ended(137, "exit")
 
 
 def test_state_tells_the_whole_story_in_order(place: HostPlace) -> None:
@@ -84,17 +88,17 @@ def test_state_tells_the_whole_story_in_order(place: HostPlace) -> None:
     assert place.files.find(Usage) == [Usage(None, None, None, None, None)]  # a server's own figures are not the job's
 
 
-def test_started_names_the_script_s_session_leader(place: HostPlace) -> None:
-    place.files.pay(EVERYTHING)
-    place.start("sleep 100")
-    started = place.files.wait_for(Started)
+def test_started_names_the_script_s_session_leader(dash_place: HostPlace) -> None:
+    dash_place.files.pay(EVERYTHING)
+    dash_place.start("sleep 100")
+    started = dash_place.files.wait_for(Started)
     assert started.pid
     stat = Path(f"/proc/{started.pid}/stat").read_text()
     assert started.start_ticks == int(stat.rsplit(")", 1)[1].split()[19])
     assert started.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     wait_until(lambda: os.getsid(started.pid or 0) == started.pid, "a session of its own")
     os.kill(started.pid, signal.SIGTERM)
-    assert place.finish() == 143
+    assert dash_place.finish() == 143
 
 
 def test_a_job_that_kills_the_wrapper_ends_with_that_signal(place: HostPlace) -> None:
@@ -152,11 +156,11 @@ def test_a_second_term_kills_at_once(place: HostPlace) -> None:
     assert place.files.ended == Ended(137, "cancel")
 
 
-def test_a_cancel_before_the_job_came_ends_the_slot(place: HostPlace) -> None:
-    wait_until(lambda: (place.run / "stderr.pipe").exists(), "the launcher")
-    place.process.terminate()
-    assert place.finish() == 143
-    assert [failed.reason for failed in place.files.find(Failed)] in (["cancelled"], [])
+def test_a_cancel_before_the_job_came_ends_the_slot(dash_place: HostPlace) -> None:
+    wait_until(lambda: (dash_place.run / "stderr.pipe").exists(), "the launcher")
+    dash_place.process.terminate()
+    assert dash_place.finish() == 143
+    assert [failed.reason for failed in dash_place.files.find(Failed)] in (["cancelled"], [])
 
 
 # ---- What is left running ----
@@ -171,13 +175,13 @@ def test_a_background_process_that_keeps_stdout_open_does_not_hold_the_job(place
 
 def test_ended_is_told_before_the_output_is_drained(place: HostPlace) -> None:
     """A full log does not hide that the script has ended."""
-    place.start("head -c 65536 /dev/zero; head -c 20000 /dev/zero; exit 4", max_unread_bytes=65536)
+    place.start("echo; sleep 0.3; head -c 60000 /dev/zero; exit 4", max_unread_bytes=65536)
     assert place.files.wait_for(Ended) == Ended(4, "exit")
-    assert place.files.size("stdout") <= 65536
+    assert place.files.size("stdout") == 1  # no room for a whole read; the rest is in the pipe
     assert place.process.poll() is None
     place.files.pay(Credit(1 << 30, 0))
     assert place.finish() == 4
-    assert place.files.size("stdout") == 85536
+    assert place.files.size("stdout") == 60001
 
 
 def test_a_process_of_somebody_else_is_never_touched(place: HostPlace) -> None:
@@ -236,7 +240,7 @@ def test_a_job_that_has_begun_to_come_may_take_its_time(shell: Shell) -> None:
         assert place.finish() == 0
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
 def test_a_stream_that_was_cut_starts_nothing(place: HostPlace, share: float) -> None:
     """A supervisor that dies while it writes must not leave half a job running."""
     stream = launch_stream(LaunchSpec(interpreter="bash", script=b"echo started\n" + b"#" * 100_000))
@@ -308,7 +312,7 @@ def test_module_paths_keep_what_the_job_set(dash_place: HostPlace) -> None:
 
 
 def test_the_environment_s_file_is_empty_before_the_script_starts(place: HostPlace) -> None:
-    place.run_job('cat "$CRONIUM_DIR/env"; grep -rl "$K" "$CRONIUM_DIR"; grep "$K" /proc/$PPID/environ', environment={"K": "s3cret"})
+    place.run_job('cat "$CRONIUM_DIR/env"; find "$CRONIUM_DIR" -type f -exec grep -l "$K" {} +; grep "$K" /proc/$PPID/environ', environment={"K": "s3cret"})
     assert place.files.read("stdout") == b""
 
 
@@ -330,11 +334,10 @@ def test_the_script_is_run_as_it_is(place: HostPlace) -> None:
 # ---- Output ----
 
 
-@pytest.mark.parametrize("target", ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"])
-def test_a_reopened_stream_loses_nothing(place: HostPlace, target: str) -> None:
+def test_a_reopened_stream_loses_nothing(place: HostPlace) -> None:
     """`echo x >/dev/stderr` opens its target anew; were that a file, it would be cut."""
-    place.run_job(f"echo one >&2; echo two >{target}; echo three | tee {target} >/dev/null; echo four >&2")
-    assert place.files.read("stderr") == b"one\ntwo\nthree\nfour\n"
+    place.run_job("echo 1 >&2; echo 2 >/dev/stderr; echo 3 | tee /dev/stderr >/dev/null; echo 4 >/proc/self/fd/2; echo 5 >&2")
+    assert place.files.read("stderr") == b"1\n2\n3\n4\n5\n"
 
 
 def test_binary_output_is_exact(place: HostPlace) -> None:
@@ -407,19 +410,19 @@ def _pump(place: HostPlace, stream: str) -> psutil.Process:
     return found
 
 
-def test_an_unreadable_credit_only_waits(place: HostPlace) -> None:
-    credit = place.files.folder / "credit"
+def test_an_unreadable_credit_only_waits(dash_place: HostPlace) -> None:
+    credit = dash_place.files.folder / "credit"
     credit.write_bytes(b"")
-    place.start("head -c 200000 /dev/zero", max_unread_bytes=65536)
-    wait_until(lambda: place.files.size("stdout"), "the first read")
+    dash_place.start("head -c 200000 /dev/zero", max_unread_bytes=65536)
+    wait_until(lambda: dash_place.files.size("stdout"), "the first read")
     for garbage in (b"x y\n", b"  00000000000000099999 00000000000000099999\n", b"\0" * 42, b"-1 -1\n"):
         credit.write_bytes(garbage)
         time.sleep(0.15)
-        assert place.files.size("stdout") <= 65536
+        assert dash_place.files.size("stdout") <= 65536
     credit.write_bytes(b"")
-    place.files.pay(EVERYTHING)
-    assert place.finish() == 0
-    assert place.files.size("stdout") == 200_000
+    dash_place.files.pay(EVERYTHING)
+    assert dash_place.finish() == 0
+    assert dash_place.files.size("stdout") == 200_000
 
 
 def test_a_script_may_spoil_its_own_log_and_nothing_else(place: HostPlace) -> None:
@@ -438,13 +441,20 @@ def test_a_script_may_spoil_its_own_log_and_nothing_else(place: HostPlace) -> No
 
 
 def test_a_cut_file_does_not_stop_a_held_pump(place: HostPlace) -> None:
+    """Credit is an offset in the file as it is; a pump that counted for itself would wait for ever."""
+
+    def held() -> bool:
+        return 65536 < place.files.size("stdout") <= 131072
+
     place.start("head -c 1000000 /dev/zero", max_unread_bytes=131072)
-    wait_until(lambda: place.files.size("stdout") == 131072, "the bound")
+    wait_until(held, "the bound")
+    time.sleep(0.3)
+    cut = place.files.size("stdout")
     os.truncate(place.files.folder / "stdout", 0)
-    wait_until(lambda: place.files.size("stdout") == 131072, "the bound again")
+    wait_until(held, "the bound again")
     place.files.pay(EVERYTHING)
     assert place.finish() == 0
-    assert place.files.size("stdout") == 1_000_000 - 131072
+    assert place.files.size("stdout") == 1_000_000 - cut
 
 
 def test_a_lost_pump_is_a_broken_pipe_and_is_said(place: HostPlace) -> None:
@@ -487,10 +497,10 @@ def test_what_is_left_in_the_output_folder_is_in_results(place: HostPlace) -> No
         assert found.read() == b"more\n"
 
 
-def test_no_results_where_nothing_was_left(place: HostPlace) -> None:
-    place.run_job("exit 0")
-    assert place.files.find(Results) == []
-    assert place.files.size("results") == 0
+def test_no_results_where_nothing_was_left(dash_place: HostPlace) -> None:
+    dash_place.run_job("exit 0")
+    assert dash_place.files.find(Results) == []
+    assert dash_place.files.size("results") == 0
 
 
 def test_results_end_at_their_limit(place: HostPlace) -> None:

@@ -55,7 +55,7 @@ class CommandLine:
     def run(self, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess[bytes]:
         """A command to its end."""
         return subprocess.run(
-            self._command(arguments),
+            self.command(*arguments),
             cwd=self.folder,
             env={**self.environ, **environ},
             stdin=subprocess.DEVNULL,
@@ -67,7 +67,7 @@ class CommandLine:
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """A command that goes on."""
         return subprocess.Popen(
-            self._command(arguments),
+            self.command(*arguments),
             cwd=self.folder,
             env=self.environ,
             stdin=subprocess.DEVNULL,
@@ -88,7 +88,8 @@ class CommandLine:
         return [process for process in psutil.process_iter() if _works_in(process, self.folder)]
 
     @staticmethod
-    def _command(arguments: tuple[str | Path, ...]) -> list[str]:
+    def command(*arguments: str | Path) -> list[str]:
+        """What is started for these arguments."""
         return [sys.executable, "-m", "cronium.supervisor", *map(str, arguments)]
 
 
@@ -108,7 +109,7 @@ class Supervisor(CommandLine):
         (self.state_dir / "standalone/address.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self._command(("run", "--standalone")),
+                self.command("run", "--standalone"),
                 cwd=self.folder,
                 env=self.environ,
                 stdin=subprocess.DEVNULL,

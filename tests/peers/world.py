@@ -266,7 +266,8 @@ class World:
         left = self.wait_until_tidy(within_s)
         assert not left, f"left behind: {left}"
 
-    def _networks(self) -> list[dict[str, Any]]:
+    def networks(self) -> list[dict[str, Any]]:
+        """Every network with our label."""
         found: list[dict[str, Any]] = self.docker.networks(filters={"label": f"{LABEL_INSTALLATION}={self.installation}"})
         return found
 
@@ -282,7 +283,7 @@ class World:
 
     def _remove_networks(self) -> list[str]:
         removed = []
-        for one in self._networks():
+        for one in self.networks():
             removed.append(f"network {one['Name']}")
             try:
                 self.docker.remove_network(one["Id"])

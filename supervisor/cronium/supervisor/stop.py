@@ -1,4 +1,4 @@
-"""What signals mean: SIGTERM stops as configured, SIGQUIT drains, SIGINT drains and, said again, ends what runs.
+"""What signals mean: SIGTERM stops as configured, SIGQUIT drains, SIGINT drains, said again ends what runs, a third time leaves.
 
 Runs in the supervisor's main thread; handlers only count. See README, 'Stopping'.
 """
@@ -14,7 +14,8 @@ from types import FrameType
 
 from cronium.supervisor.core import events as on
 
-_LAST_S = 1.5  # after the second SIGINT: what has not ended by then is left to the next start
+_REPORTS_S = 1.5  # after the second SIGINT: what the backend has not taken by then is said by the next start
+_PLACES_S = 10.0  # and what an engine has not ended by then is found by the next start
 
 
 class StopOrders:
@@ -27,8 +28,9 @@ class StopOrders:
         self._new: list[signal.Signals] = []
         self._interrupts = 0
         self._detach = False
-        self._leave_at_s: float | None = None
+        self._ended_s: float | None = None  # when it was said for the second time
         self._killed = False
+        self._busy = 0
 
     def install(self) -> None:
         """Take the signals. Main thread only."""
@@ -49,14 +51,19 @@ class StopOrders:
         out: list[on.Event] = []
         for number in new:
             out.extend(self._obey(number, busy))
-        if self._leave_at_s is not None and not self._killed:
+        self._busy = busy
+        if self._ended_s is not None and not self._killed:
             self._killed = True
             out += [on.CancelAll(), on.CancelAll()]  # the second means: at once
         return out
 
     def leave_now(self, now_s: float) -> bool:
         """See `loop.Orders`."""
-        return self._detach or (self._leave_at_s is not None and now_s >= self._leave_at_s)
+        if self._detach:
+            return True
+        if self._ended_s is None:
+            return False
+        return now_s >= self._ended_s + (_PLACES_S if self._busy else _REPORTS_S)
 
     def _obey(self, number: signal.Signals, busy: int) -> list[on.Event]:
         if number == signal.SIGINT:
@@ -65,7 +72,9 @@ class StopOrders:
                 if busy:
                     self._tell(f"Waiting for {busy} running job{'s' if busy > 1 else ''}; press Ctrl-C again to end them.")
                 return [on.DrainRequested()]
-            self._leave_at_s = self._leave_at_s or time.monotonic() + _LAST_S
+            if self._interrupts > 2:
+                self._detach = True
+            self._ended_s = self._ended_s or time.monotonic()
             return []
         if number == signal.SIGQUIT or self._on_stop == "drain":
             return [on.DrainRequested()]

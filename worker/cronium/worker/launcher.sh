@@ -156,8 +156,9 @@ silence_alarm() {
     until is_gone "$alarm"; do kill -TERM "$alarm"; done
 }
 
-# SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as it gets USR1 itself, and USR2 after GRACE more, or at once when
-# it cannot fork any more. Its pid is in $alarm. It looks whether it is still our child, for a pid may be somebody else's by then.
+# SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as RUN/cut is there and CONT is sent to it, and USR2 after GRACE more, or
+# at once when it cannot fork any more. (CONT does no harm, and RUN/cut tells all, when it comes before there is a trap for it.)
+# Its pid is in $alarm. It looks whether it is still our child, for a pid may be somebody else's by then.
 start_alarm() {
     (
         ring() {
@@ -172,10 +173,11 @@ start_alarm() {
         nap='' cut=''
         trap 'ring USR2' EXIT
         trap 'trap - EXIT; kill "$nap"; wait "$nap"; exit 0' TERM
-        trap 'cut=1; kill "$nap"' USR1
+        trap 'cut=1; kill "$nap"' CONT
+        [ ! -e "$run/cut" ] || cut=1
         doze "$1"
         ring "$2"
-        trap '' USR1
+        trap '' CONT
         cut=''
         doze "$3"
     ) </dev/null >/dev/null 3<&- 4<&- 7>&- 8>&- 9>&- &
@@ -191,6 +193,8 @@ of_job() {
     read_stat "$1" || return 1
     case $state in Z | X) return 1 ;; esac
     [ "$session" != "$script_session" ] || return 0
+    # A server is full of others: to look closer at each of theirs takes long. (In a container a process may look like root's.)
+    [ -z "$token" ] || [ -O "/proc/$1" ] || return 1
     while :; do
         case $parent in
             "$wrapper") return 0 ;;
@@ -232,7 +236,8 @@ act() {
             if [ "$stage" = running ] && [ "$terms$deadline" != 0 ]; then
                 stage=ending why=cancel
                 [ "$terms" -gt 0 ] || why=deadline
-                kill -USR1 "$alarm"
+                : >"$run/cut"
+                kill -CONT "$alarm"
                 strike TERM
             fi
             if [ "$stage" = ending ] && { [ "$terms" -gt 1 ] || [ "$late" ]; }; then stage=killing; fi

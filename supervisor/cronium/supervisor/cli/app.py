@@ -6,6 +6,7 @@ Runs in whatever process a person starts; only `run` becomes the supervisor. Hel
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -88,7 +89,19 @@ def _program(
 
 def run() -> None:
     """Run the command line; without a command it is `run`."""
+    _open_closed_streams()
     arguments = sys.argv[1:]
     if not arguments or (arguments[0].startswith("-") and arguments[0] not in _OF_THE_PROGRAM):
         arguments = ["run", *arguments]
     app(args=arguments, prog_name=PROGRAM)
+
+
+def _open_closed_streams() -> None:
+    """A program that was started with a closed stream would open its own files in its place, and write its output into them."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: open(2)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")

@@ -65,7 +65,6 @@ def exec_command(
     """
     from cronium.supervisor.cli.job_file import JobFileError, JobOptions, read_environment, read_job
 
-    _open_closed_streams()
     try:
         options = JobOptions(
             environment=read_environment(env or (), env_file or (), os.environ),
@@ -135,7 +134,7 @@ def _tell(outcome: Any, terminal: Terminal, output_dir: Path | None) -> None:
     for problem in outcome.results.problems:
         terminal.told(problem)
     if terminal.write_error is not None:
-        terminal.print(f"[red]✗[/red] {escape(str(terminal.write_error))}: the job was ended")
+        terminal.print(f"[red]✗[/red] {escape(terminal.write_error)}: make room there, or write elsewhere")
     elif outcome.error is not None and (terminal.interactive or outcome.error.reason not in _EVIDENT):
         terminal.print(f"[red]✗[/red] {escape(outcome.error.message)}")
 
@@ -173,12 +172,3 @@ def _log_for_people(loaded: LoadedConfig) -> None:
     level = "warning" if sources["monitoring.logging.level"] == DEFAULT_SOURCE else own.level
     plain = sources["monitoring.logging.format"] == DEFAULT_SOURCE
     configure_logging(FOLDER, level, "console" if plain else own.format)
-
-
-def _open_closed_streams() -> None:
-    """A program that was started with a closed stream would open its own files in its place, and write the output into them."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -70,8 +70,7 @@ def _as_json(line: LogLine) -> None:
 
     fields = asdict(line)
     fields["timestamp"] = fields.pop("timestamp_ms")
-    with suppress(KeyError):
-        if fields["server"] is None:
-            del fields["server"]
+    if fields["server"] is None:
+        del fields["server"]
     sys.stdout.write(json.dumps(fields) + "\n")
     sys.stdout.flush()

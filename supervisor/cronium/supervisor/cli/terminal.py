@@ -1,7 +1,7 @@
 """What a person sees of a job that runs in front of them, beside its output; and how they end it.
 
-Runs in the command line's process. It writes to stderr only: if that is a terminal, a line that goes away again as long as there is
-no output; and in any case what must be known.
+Runs in the command line's process. It writes to stderr only: if that is a terminal, a line that goes away again as long as there
+is no output; and in any case what must be known.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Terminal:
         self._at_line_start = True
         self._status = ""
         self.ended_by: int | None = None
-        self.write_error: OSError | None = None
+        self.write_error: str | None = None
 
     @property
     def interactive(self) -> bool:
@@ -78,7 +78,7 @@ class Terminal:
         if error.errno == errno.EPIPE:
             self.ended_by = self.ended_by or signal.SIGPIPE
         else:
-            self.write_error = OSError(error.errno, f"{stream} cannot be written: {error.strerror}")
+            self.write_error = f"{stream} cannot be written ({error.strerror}), so the job was ended"
 
     def print(self, text: str) -> None:
         """Show a line that stays."""

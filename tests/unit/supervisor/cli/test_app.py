@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -102,3 +103,36 @@ def test_an_unknown_command_is_refused_and_the_nearest_named(wrong: str) -> None
     result = CliRunner().invoke(app, [wrong])
     assert result.exit_code == 2
     assert {"exce": "exec", "cacnel": "cancel"}[wrong] in result.output
+
+
+@pytest.mark.parametrize("command", ["exec", "submit"])
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["missing.sh"], "missing.sh cannot be read"),
+        (["strange.txt"], "Name it .sh, .py or .js"),
+        (["job.sh", "--timeout", "soon"], "is not a duration like"),
+        (["job.sh", "--env", "NOT_THERE"], "'NOT_THERE' is not in the environment"),
+        (["job.sh", "--env-file", "missing.env"], "missing.env cannot be read"),
+        (["job.sh", "--no-such-option"], "No such option"),
+        ([], "Missing argument"),
+    ],
+)
+def test_a_command_line_that_is_not_valid_ends_with_2_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "job.sh").write_text("echo never")
+    (tmp_path / "strange.txt").write_text("what is this")
+    result = CliRunner().invoke(app, [command, *arguments], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize(("option", "said"), [("--memory", "is not a size like"), ("--cpu", "--cpu")])
+def test_so_does_a_limit_that_is_none(tmp_path: Path, option: str, said: str) -> None:
+    path = tmp_path / "job.sh"
+    path.write_text("echo never")
+    result = CliRunner().invoke(app, ["exec", str(path), option, "much"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert result.exit_code == 2
+    assert said in " ".join(result.output.split())

@@ -26,6 +26,7 @@ from cronium.worker.container.stream import STDOUT, Feeder, Stream
 _READ = 256 * 1024
 _POOL = 4  # idle connections a worker keeps
 _MAX_SAID = 64 * 1024
+_REMOVAL_S, _REMOVAL_PAUSE_S = 15.0, 0.05
 
 
 class NameTakenError(Exception):
@@ -200,15 +201,20 @@ class Engine:
                     raise
 
     def remove(self, container: str) -> None:
-        """End and remove it with its anonymous volumes; harmless when it is gone. 409: its removal is under way."""
+        """End and remove it with its anonymous volumes; harmless when it is gone. Raises ExecutionError when it stays."""
+        give_up_s = time.monotonic() + _REMOVAL_S
         with self._told("remove the container", Reason.ENGINE_ERROR):
-            try:
-                self._client.remove_container(container, v=True, force=True)
-            except NotFound:
-                return
-            except APIError as error:
-                if error.status_code != requests.codes.conflict:
-                    raise
+            while True:
+                try:
+                    self._client.remove_container(container, v=True, force=True)
+                except NotFound:
+                    return
+                except APIError as error:  # its removal is under way already
+                    if error.status_code != requests.codes.conflict or time.monotonic() > give_up_s:
+                        raise
+                else:
+                    return
+                time.sleep(_REMOVAL_PAUSE_S)
 
     def containers(self, labels: Mapping[str, str]) -> tuple[Mapping[str, str], ...]:
         """The labels of all containers, running or not, that carry these."""

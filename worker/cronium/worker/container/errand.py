@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from cronium.common.errors import ExecutionError
+from cronium.common.errors import ExecutionError, Reason
 
 T = TypeVar("T")
 
@@ -34,7 +34,8 @@ class Errand(Generic[T]):
 
     def send(self, function: Callable[[], T]) -> None:
         """Start it; there must be none on its way."""
-        self._out, self._result, self._error = True, None, None
+        self._out, self._result = True, None
+        self._error = ExecutionError(Reason.INTERNAL, "an errand to the engine broke off: see the worker's log")
         threading.Thread(target=self._run, args=(function,), name="errand", daemon=True).start()
 
     def take(self) -> tuple[T | None, ExecutionError | None] | None:
@@ -55,9 +56,11 @@ class Errand(Generic[T]):
     def _run(self, function: Callable[[], T]) -> None:
         try:
             self._result = function()
+            self._error = None
         except ExecutionError as error:
             self._error = error
-        with self._lock:
-            if not self._closed:
-                self._back = True
-                os.eventfd_write(self.descriptor, 1)
+        finally:  # whatever else it raises is shown by the thread's own hook, and must not leave the errand out for ever
+            with self._lock:
+                if not self._closed:
+                    self._back = True
+                    os.eventfd_write(self.descriptor, 1)

@@ -53,7 +53,9 @@ class Stream:
 
     def wait(self, timeout_s: float) -> None:
         """Until there is something to take, or the time is up. For short dealings in a helper thread."""
-        select.select([self._socket], [], [], timeout_s)
+        poller = select.poll()  # select(2) knows descriptors below 1024 only
+        poller.register(self._socket, select.POLLIN)
+        poller.poll(timeout_s * 1000)
 
     def send(self, data: bytes, timeout_s: float) -> None:
         """Write all of it; blocks. Raises OSError when the other side is gone or takes nothing in all that time."""
