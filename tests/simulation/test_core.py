@@ -16,8 +16,23 @@ _HISTORIES = int(os.environ.get("CRONIUM_HISTORIES", "2000"))
 _FIRST = int(os.environ.get("CRONIUM_FIRST_HISTORY", "0"))
 _PARTS = 10
 
-# Histories that broke something once; what it was stands beside each.
-_FOUND: dict[int, str] = {}
+# Histories that broke something once; what it was stands beside each. (What they do changes with the core and with the world
+# around it: each of these has a test of its own in tests/unit/supervisor/core.)
+_FOUND = {
+    0: "after a restart the places of jobs that were done were kept for ever",
+    14: "an attempt's end was not settled once the report was taken: its worker repeated it for ever",
+    29: "the same",
+    47: "a result was reported in the epoch of an earlier claim, refused, delivered again, refused …",
+    67: "a drain took in what a poll brought that was on its way",
+    77: "no worker was started in a drain, so places whose workers had died were never taken over",
+    103: "a streamer that started while a worker cleaned up after a reported job ended the supervisor (KeyError)",
+    107: "a poll without an answer was repeated without a free slot",
+    112: "one key for two reports, of two epochs",
+    4: "many empty rounds while a retry was due whose old place was still being removed",
+    282: "an attempt went on in an epoch that its lines were not numbered in",
+    334: "two statements about one job at once, after it was lost and delivered again",
+    2170: "a report that was refused for good came back first with each poll, and no other job got through",
+}
 
 
 def play(seed: int) -> None:

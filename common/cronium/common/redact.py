@@ -5,12 +5,11 @@ Pure; used by the logs of every process. A job's own output is masked elsewhere,
 
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
-
-from pydantic import SecretBytes, SecretStr
 
 MASK: Final = "***"
 
@@ -69,7 +68,7 @@ class Redactor:
                 return value if -(2**63) <= value < 2**64 else str(value)
             case str():
                 return self.text(str(value))
-            case SecretStr() | SecretBytes():
+            case _ if _is_secret(value):
                 return MASK
             case bytes() | bytearray() | memoryview():
                 return self.text(bytes(value).decode(errors="backslashreplace"))
@@ -81,6 +80,12 @@ class Redactor:
                 return self.text(f"{type(value).__name__}: {_str(value)}")
             case _:
                 return self.text(_str(value))
+
+
+def _is_secret(value: object) -> bool:
+    """Whether it is one of pydantic's secrets; a process that has not loaded pydantic has none, and need not load it to know."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(value, pydantic.SecretStr | pydantic.SecretBytes)
 
 
 def _str(value: object) -> str:

@@ -86,9 +86,7 @@ class OutputReader:
             if full or now_s >= due_s:
                 self._send(now_s)
                 due_s = None
-        for message in self.sender.due(now_s):
-            if not self.sockets.tell_streamer(message):
-                break  # the streamer is away: it will be said again
+        self._transmit(now_s)
         waits = (due_s, self.sender.wake_at_s(), unfinished_due_s)
         return min((w for w in waits if w is not None), default=None)
 
@@ -121,9 +119,14 @@ class OutputReader:
         while batch := self.encoder.take():
             self.sender.take(batch)
             self._last_batch_s = now_s
-        for message in self.sender.due(now_s):
-            if not self.sockets.tell_streamer(message):
-                break
+        self._transmit(now_s)
+
+    def _transmit(self, now_s: float) -> None:
+        due = self.sender.due(now_s)
+        for number, message in enumerate(due):
+            if not self.sockets.tell_streamer(message):  # it is away, or does not keep up
+                self.sender.not_taken(due[number:], now_s)
+                return
 
     def _tell_skipped(self) -> None:
         for stream, skipped in self._skipped.items():

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from cronium.common.errors import CroniumError
@@ -22,6 +23,7 @@ from cronium.worker.lines import EncodedBatch
 
 _FIRST_RETRY_S = 0.010
 _LAST_RETRY_S = 1.0
+_FULL_PAUSE_S = 0.005
 FIRST_WINDOW_BYTES = 64 * 1024  # what the first reader of a job may send before it has heard anything
 _FIRST_WINDOW_LINES = 1000
 
@@ -56,6 +58,7 @@ class Sender:
     _retry_s: float = _FIRST_RETRY_S
     _retry_at_s: float = 0.0
     _heard_at_s: float = 0.0
+    _full_until_s: float = 0.0
 
     def start(self, now_s: float, *, fresh: bool) -> None:
         """Take the job; a `fresh` one has no position to wait for."""
@@ -133,6 +136,9 @@ class Sender:
             self._retry_at_s, self._retry_s = now_s + self._retry_s, min(self._retry_s * 2, _LAST_RETRY_S)
             return [Open(self.job_id, self.worker, self.epoch, self.generation, self.run)]
         out: list[Open | Batch] = []
+        if now_s < self._full_until_s:
+            return out
+        self._full_until_s = 0.0
         while self._to_send and self._fits(self._to_send[0]):
             batch = self._to_send.popleft()
             if not self._is_owed():
@@ -143,11 +149,24 @@ class Sender:
             out.append(batch)
         return out
 
+    def not_taken(self, messages: Sequence[Open | Batch], now_s: float) -> None:
+        """The last of what was due found no room in the queue to the streamer: it stays due, a little later."""
+        self._full_until_s = now_s + _FULL_PAUSE_S
+        for batch in reversed(messages):
+            if isinstance(batch, Batch):
+                self._unconfirmed.pop()
+                self._on_way_bytes -= batch.size
+                self._on_way_lines -= batch.lines
+                self._to_send.appendleft(batch)
+
     def wake_at_s(self) -> float | None:
         """When `due` may have something without anything having been heard; None: never."""
         if self._opening:
             return self._retry_at_s
-        return self._heard_at_s + _LAST_RETRY_S if self._is_owed() else None
+        waits = self._heard_at_s + _LAST_RETRY_S if self._is_owed() else None
+        if self._to_send and self._full_until_s:
+            return self._full_until_s if waits is None else min(waits, self._full_until_s)
+        return waits
 
     def room_bytes(self) -> int:
         """How many more encoded bytes could be sent at once; 0 when something already waits for the window."""

@@ -154,6 +154,22 @@ def test_a_complete_of_a_job_that_is_not_ours_any_more_is_lost() -> None:
     assert (driver.records["a"].state, driver.records["a"].lost) == (JobState.DONE, True)
 
 
+def test_a_job_that_comes_back_waits_for_what_is_still_on_its_way() -> None:
+    driver = Driver(max_concurrent=3)
+    order = driver.run()
+    driver.tick(5)
+    driver.end(order)
+    driver.give(on.SummaryHeard(summary()))
+    complete = driver.one(do.SayComplete)
+    driver.give(on.LeaseLost("a", "409"))
+    driver.idle(order)
+    driver.deliver("a")
+    assert driver.state() is JobState.ENDED
+    assert not driver.wanted(do.Acknowledge)
+    driver.give(on.Refused("a", complete.key, "409: superseded", gone=True))
+    driver.one(do.Acknowledge)
+
+
 def test_a_status_that_is_refused_is_superseded_and_no_end() -> None:
     driver = Driver()
     order = driver.run()

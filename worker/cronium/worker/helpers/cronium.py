@@ -10,15 +10,15 @@ import os
 
 __all__ = [
     "event",
-    "get_variable",
     "getVariable",
+    "get_variable",
     "input",
     "output",
     "progress",
-    "set_condition",
-    "set_variable",
     "setCondition",
     "setVariable",
+    "set_condition",
+    "set_variable",
 ]
 
 
@@ -98,7 +98,7 @@ def _say(said):
 
 
 def _is_from_bytes(text):
-    """Whether each surrogate in it stands for a byte that was no UTF-8 (file names, arguments), so that it can be said as it was."""
+    """Whether each surrogate in it stands for a byte that was no UTF-8 (file names, arguments): then it can be said as it was."""
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
