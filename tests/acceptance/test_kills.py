@@ -170,3 +170,14 @@ def test_a_kill_leaves_nothing_in_tmp(docker_endpoint: str, runner_images: objec
         world.start()
         assert world.run("echo hi").stdout == ["hi"]
         assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_while_an_image_is_tried_leaves_nothing(docker_endpoint: str, runner_images: object) -> None:
+    """Promise 8: a trial is in no journal, and its container and folder are found all the same."""
+    with World(docker_endpoint, wait_for_images=False) as world:
+        deadline = time.monotonic() + 60
+        while not world.containers():
+            assert time.monotonic() < deadline
+        world.kill()
+        assert world.containers() or world.places()
+        world.start()

@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 
-import psutil
-
 from peers.world import World, numbered, still_there
 
 # The issue's own figures; what a busy machine adds is not ours.
@@ -155,11 +153,9 @@ def test_it_stops_while_a_role_is_stopped(docker_endpoint: str, runner_images: o
 def test_a_second_supervisor_on_the_same_folder_is_refused(docker_endpoint: str, runner_images: object) -> None:
     """One owner; the text says what to do, and the first one is not disturbed."""
     with World(docker_endpoint) as world:
-        first = world.process
-        assert first is not None
         second = subprocess.run(
             [sys.executable, "-m", "cronium.supervisor", "run"],
-            env=psutil.Process(first.pid).environ(),
+            env=world.started_with,
             capture_output=True,
             timeout=60,
             check=False,

@@ -102,10 +102,7 @@ class Supervisor(CommandLine):
         self.process: subprocess.Popen[bytes] | None = None
 
     def start_up(self) -> None:
-        """Start it, and wait until its queue has heard of it, and its first look at the three images is over.
-
-        (A stop in the middle of a trial leaves that to the next start.)
-        """
+        """Start it, and wait until its queue has heard of it."""
         (self.state_dir / "standalone/address.json").unlink(missing_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -118,7 +115,6 @@ class Supervisor(CommandLine):
                 start_new_session=True,
             )
         until(self._is_ready, "the supervisor is ready")
-        until(lambda: self._images_tried() == 3, "the images are tried")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End it, if it is still there; its exit code."""
@@ -137,12 +133,6 @@ class Supervisor(CommandLine):
         """To talk to its queue. Use as a context manager."""
         address = json.loads((self.state_dir / "standalone/address.json").read_bytes())
         return StandaloneClient(address["clientUrl"], Path(address["tokenFile"]).read_text().strip())
-
-    def _images_tried(self) -> int:
-        try:
-            return sum(len(json.loads(path.read_bytes())) for path in self.state_dir.glob("engines/*.json"))
-        except FileNotFoundError:
-            return 0  # it is being replaced
 
     def _is_ready(self) -> bool:
         assert self.process is not None

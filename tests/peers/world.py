@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,6 +22,7 @@ import docker
 import psutil
 from docker.errors import NotFound
 
+from cronium.common.job import ScriptType
 from cronium.supervisor.standalone.client import LogLine, StandaloneClient
 from cronium.worker.container.spec import LABEL_INSTALLATION
 from peers.standalone_queue import Queue
@@ -77,7 +79,7 @@ class World:
     nothing behind.
 
     `websocket_url` sends the output elsewhere than to the queue, `api_url` everything else. `environ` overrides configuration
-    keys; `queue` settings of the queue.
+    keys; `queue` settings of the queue. A start waits until there is a worker and (`wait_for_images`) the images were looked at.
     """
 
     def __init__(
@@ -87,13 +89,16 @@ class World:
         websocket_url: str | None = None,
         environ: Mapping[str, str] | None = None,
         queue: Mapping[str, Any] | None = None,
+        wait_for_images: bool = True,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="crw-", dir="/tmp"))
         self.installation = f"world-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.docker = docker.APIClient(base_url=engine, timeout=120)
         self._engine = engine
         self._websocket_url = websocket_url
+        self._wait_for_images = wait_for_images
         self.environ = dict(environ or {})
+        self.started_with: dict[str, str] = {}
         self.log = self.folder / "supervisor.log"
         self.state = self.folder / "state"
         self.runtime = self.folder / "run"
@@ -151,8 +156,9 @@ class World:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cronium.supervisor", "run"], env=environ, stderr=log, start_new_session=True
             )
+        self.started_with = environ
         deadline = time.monotonic() + 60
-        while not self.roles("worker"):
+        while not self.roles("worker") or not self._images_are_known():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "no worker within a minute"
             time.sleep(0.02)
@@ -171,6 +177,12 @@ class World:
         self.process.kill()
         self.process.wait(10)
         assert not (alive := still_there(mine, 10)), f"did not die with the supervisor: {alive}"
+
+    def _images_are_known(self) -> bool:
+        """At its first start it tries each runner image once; some tests want nothing else to be there."""
+        if not self._wait_for_images:
+            return True
+        return len(re.findall(r'"message":"image (?:tried|not ready)', self.log.read_text())) >= len(ScriptType)
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 

@@ -54,7 +54,7 @@ from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.workers import WorkerPool
 
 _DISK_PAUSE_S = 1.0
-_LAST_TIDY_S = 0.7
+_LAST_TIDY_S = 0.9
 _log = structlog.get_logger()
 
 
@@ -128,11 +128,13 @@ class Loop:
                 self._say_health()
             self._leaving = self._leaving or self._orders.leave_now(time.monotonic())
 
-    def close(self, grace_s: float = 1.0) -> None:
+    def close(self, grace_s: float = 0.8) -> None:
         """End all our processes; what runs in places goes on."""
         self._tidy_last()
         deadline_s = time.monotonic() + grace_s
         self._send(STREAMER_IDENTITY, StopStreamer())
+        for role in self._roles:
+            role.ask_to_stop()
         self._pool.close()
         for role in self._roles:
             role.stop(deadline_s)
@@ -141,10 +143,11 @@ class Loop:
 
     def _tidy_last(self) -> None:
         """Have an idle worker remove what only a running supervisor needs; not for long."""
-        idle = next((worker.name for worker in self._core.workers() if worker.idle()), None)
-        if idle is None:
+        # The one that is making ready comes first: it has to finish what it tries, or the trial's container stays behind.
+        free = sorted((w for w in self._core.workers() if w.tidying or w.idle()), key=lambda w: not w.tidying)
+        if not free:
             return
-        self._send(idle.encode(), Housekeep(starting=False, leaving=True))
+        self._send(free[0].name.encode(), Housekeep(starting=False, leaving=True))
         until_s = time.monotonic() + _LAST_TIDY_S
         while (left_s := until_s - time.monotonic()) > 0 and self._router.poll(int(left_s * 1000)):
             _, frame = self._router.recv_multipart()

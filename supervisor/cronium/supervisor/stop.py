@@ -54,7 +54,7 @@ class StopOrders:
         self._busy = busy
         if self._ended_s is not None and not self._killed:
             self._killed = True
-            out += [on.CancelAll(), on.CancelAll()]  # the second means: at once
+            out.append(on.CancelAll(at_once=True))
         return out
 
     def leave_now(self, now_s: float) -> bool:

@@ -115,8 +115,11 @@ class Executor(Protocol):
     def cleanup(self, place: str) -> None:
         """Remove everything of a place, whatever of it there is. Doing it again is harmless. Raises ExecutionError."""
 
-    def make_ready(self) -> None:
-        """At the supervisor's start: do what makes the first job as quick as the others; what is missing goes to the log."""
+    def make_ready(self, stop: Callable[[], bool]) -> None:
+        """At the supervisor's start: do what makes the first job as quick as the others; what is missing goes to the log.
+
+        `stop` says when there is no point in going on.
+        """
 
     def places(self) -> frozenset[str]:
         """Every place of this installation of which there is something, wherever this executor can look by itself.

@@ -6,12 +6,13 @@ First everything is listed, then the supervisor is asked what of it is unknown; 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
 
 from cronium.common.errors import ExecutionError
-from cronium.common.messages import HousekeepingDone, Message, PlacesSeen, PlacesUnknown, Said
+from cronium.common.messages import Housekeep, HousekeepingDone, Message, PlacesSeen, PlacesUnknown, Said
 from cronium.worker.executor import Executor
 from cronium.worker.registry import Executors
 from cronium.worker.sockets import Sockets
@@ -31,6 +32,7 @@ class Housekeeping:
         self._sockets = sockets
         self._executors = executors
         self._unknown: frozenset[str] | None = None
+        self._leaving = False
 
     def run(self, *, starting: bool, leaving: bool) -> None:
         """Look, ask, remove; what cannot be done now is left to the next round."""
@@ -44,8 +46,8 @@ class Housekeeping:
                 removed += self._remove(seen.get(place), place)
         if starting:
             for executor in self._executors.all():
-                self._tried(executor.make_ready, _READY_S)
-        if leaving:
+                self._tried(partial(executor.make_ready, lambda: self._leaving), _READY_S)
+        if leaving or self._leaving:
             for executor in self._executors.all():
                 self._tried(executor.leave)
         if removed:
@@ -70,9 +72,14 @@ class Housekeeping:
             return None
 
     def on_supervisor(self, message: Message) -> None:
-        """The answer."""
-        if isinstance(message, PlacesUnknown):
-            self._unknown = frozenset(message.places)
+        """The answer; or the supervisor leaves while we make ready."""
+        match message:
+            case PlacesUnknown(places):
+                self._unknown = frozenset(places)
+            case Housekeep(leaving=True):
+                self._leaving = True
+            case _:
+                pass
 
     def on_said(self, said: Said) -> None:
         """Of no concern here."""

@@ -165,15 +165,16 @@ start_alarm() {
             read_stat self && [ "$parent" -eq $$ ] && kill -"$1" $$
         }
         doze() {
+            [ -z "$cut" ] || return
             sleep "$1" &
             nap=$!
-            [ -z "$cut" ] || kill "$nap"
+            [ -z "$cut" ] || kill -KILL "$nap" # anything milder may be lost, so soon after its fork
             wait "$nap"
         }
         nap='' cut=''
         trap 'ring USR2' EXIT
-        trap 'trap - EXIT; kill "$nap"; wait "$nap"; exit 0' TERM
-        trap 'cut=1; kill "$nap"' CONT
+        trap 'trap - EXIT; kill -KILL "$nap"; wait "$nap"; exit 0' TERM
+        trap 'cut=1; kill -KILL "$nap"' CONT
         [ ! -e "$run/cut" ] || cut=1
         doze "$1"
         ring "$2"

@@ -186,10 +186,13 @@ class Core:
                     self._statements.summary(summary)
             case on.DrainRequested():
                 self._draining = True
-            case on.CancelAll():
+            case on.CancelAll(at_once):
                 self._draining = True
                 for job_id in list(self._jobs):
                     self._cancel(job_id, now)
+                    record = self._jobs.get(job_id)
+                    if at_once and record is not None and record.state is JobState.RUNNING:
+                        self._cancel_at_worker(record)  # the second word to a worker means SIGKILL
             case on.Tick():
                 pass
 

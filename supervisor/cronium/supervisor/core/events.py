@@ -199,7 +199,9 @@ class DrainRequested:
 
 @dataclass(frozen=True, slots=True)
 class CancelAll:
-    """End every job that is here."""
+    """End every job that is here; `at_once`: without its grace."""
+
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,11 +68,16 @@ class Role:
         """When (monotonic) it is to be started again; None while it runs."""
         return self._start_at_s if self.descriptor < 0 else None
 
+    def ask_to_stop(self) -> None:
+        """SIGTERM."""
+        if self.process is not None and self.descriptor >= 0:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, deadline_s: float) -> None:
         """SIGTERM, and SIGKILL when it is still there at `deadline_s` (monotonic)."""
         if self.process is None or self.descriptor < 0:
             return
-        self.process.send_signal(signal.SIGTERM)
+        self.ask_to_stop()
         try:
             self.process.wait(max(0.05, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -219,6 +219,17 @@ def test_cancel_ends_what_waits_at_once_and_what_runs_through_its_worker() -> No
     assert driver.one(do.CancelAt).generation == 2
 
 
+@pytest.mark.parametrize(("said_before", "words"), [(False, 2), (True, 1)])
+def test_cancel_at_once_says_it_to_the_worker_for_the_second_time(said_before: bool, words: int) -> None:
+    driver = Driver(max_concurrent=1)
+    driver.run("a")
+    if said_before:
+        driver.give(on.CancelAll())
+        driver.one(do.CancelAt)
+    driver.give(on.CancelAll(at_once=True))
+    assert len(driver.wanted(do.CancelAt)) == words
+
+
 @pytest.mark.parametrize("acknowledged", [True, False])
 def test_a_job_that_was_not_started_is_cancelled_without_a_worker(acknowledged: bool) -> None:
     driver = Driver()

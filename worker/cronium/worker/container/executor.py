@@ -5,7 +5,7 @@ Runs in a worker; one instance may run many attempts, one after the other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cronium.common.job import Job, JobProblem
 from cronium.worker.container.engine import Engine
@@ -55,9 +55,9 @@ class ContainerExecutor:
         """See `Executor`."""
         remove_place(self._engine, place, self._settings)
 
-    def make_ready(self) -> None:
+    def make_ready(self, stop: Callable[[], bool]) -> None:
         """See `Executor`."""
-        make_ready(self._engine, self._settings)
+        make_ready(self._engine, self._settings, stop)
 
     def places(self) -> frozenset[str]:
         """See `Executor`."""

@@ -5,6 +5,8 @@ Runs in a worker's helper thread at the supervisor's start. What is missing is s
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import structlog
 
 from cronium.common.errors import ExecutionError
@@ -15,10 +17,15 @@ from cronium.worker.container.settings import Settings
 _log = structlog.get_logger()
 
 
-def make_ready(engine: Engine, settings: Settings) -> None:
-    """Look at each configured image once; pull it when that is wanted (`images.prePull`). Raises nothing of its own."""
+def make_ready(engine: Engine, settings: Settings, stop: Callable[[], bool]) -> None:
+    """Look at each configured image once; pull it when that is wanted (`images.prePull`). Raises nothing of its own.
+
+    `stop` is asked between two images.
+    """
     wanted = settings.container.images
     for name in dict.fromkeys((wanted.bash, wanted.python, wanted.node)):
+        if stop():
+            return
         try:
             here = images.present(engine, name, settings)
             if here is None and (wanted.pre_pull or images.twin(name) is not None):
