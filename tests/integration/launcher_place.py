@@ -255,7 +255,9 @@ def container_place(
     files = Files.make(home / "files")
     owned = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
     body = client.api.create_host_config(
-        binds=[f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}" for name in os.listdir(files.folder)],
+        binds=[
+            f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}" for name in os.listdir(files.folder)
+        ],
         tmpfs={"/run/cronium": f"{owned},mode=0700,size=8m", "/workspace": f"{owned},size=64m", **(tmpfs or {})},
         init=True,
         read_only=True,

@@ -312,7 +312,10 @@ def test_module_paths_keep_what_the_job_set(dash_place: HostPlace) -> None:
 
 
 def test_the_environment_s_file_is_empty_before_the_script_starts(place: HostPlace) -> None:
-    place.run_job('cat "$CRONIUM_DIR/env"; find "$CRONIUM_DIR" -type f -exec grep -l "$K" {} +; grep "$K" /proc/$PPID/environ', environment={"K": "s3cret"})
+    place.run_job(
+        'cat "$CRONIUM_DIR/env"; find "$CRONIUM_DIR" -type f -exec grep -l "$K" {} +; grep "$K" /proc/$PPID/environ',
+        environment={"K": "s3cret"},
+    )
     assert place.files.read("stdout") == b""
 
 
@@ -320,7 +323,9 @@ def test_the_script_sees_a_clean_slate(place: HostPlace) -> None:
     """No descriptor of ours, nothing on stdin, INT and QUIT not ignored where the tools allow it."""
     place.run_job("echo /proc/self/fd/*; cat; grep SigIgn /proc/self/status")
     fds, ignored = place.files.read("stdout").decode().splitlines()
-    assert fds.split() == [f"/proc/self/fd/{fd}" for fd in (0, 1, 2, 3)] or fds.split()[:3] == [f"/proc/self/fd/{fd}" for fd in (0, 1, 2)]
+    assert fds.split() == [f"/proc/self/fd/{fd}" for fd in (0, 1, 2, 3)] or fds.split()[:3] == [
+        f"/proc/self/fd/{fd}" for fd in (0, 1, 2)
+    ]
     assert not set(fds.split()) & {f"/proc/self/fd/{fd}" for fd in (4, 5, 6, 7, 8, 9)}
     if place.shell.name != "busybox":
         assert int(ignored.split()[1], 16) & 0b110 == 0
@@ -460,7 +465,10 @@ def test_a_cut_file_does_not_stop_a_held_pump(place: HostPlace) -> None:
 def test_a_lost_pump_is_a_broken_pipe_and_is_said(place: HostPlace) -> None:
     """A job that kills its own log's reader meets what any program does whose reader goes; the other stream is not touched."""
     place.files.pay(EVERYTHING)
-    place.start("echo hi; while [ ! -e go ]; do sleep 0.02; done; while echo more; do :; done; echo end >&2", working_directory=str(place.home))
+    place.start(
+        "echo hi; while [ ! -e go ]; do sleep 0.02; done; while echo more; do :; done; echo end >&2",
+        working_directory=str(place.home),
+    )
     wait_until(lambda: place.files.size("stdout"), "the script")
     pump = _pump(place, "stdout")
     for process in (pump, *pump.children()):

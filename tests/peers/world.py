@@ -25,6 +25,7 @@ from docker.errors import NotFound
 from cronium.common.job import ScriptType
 from cronium.supervisor.standalone.client import LogLine, StandaloneClient
 from cronium.worker.container.spec import LABEL_INSTALLATION
+from peers.faulty_proxy import FaultyProxy
 from peers.standalone_queue import Queue
 
 GONE_WITHIN_S = 60  # promise 8: what a job needed is gone within a minute
@@ -78,8 +79,9 @@ class World:
     """The standalone queue and a supervisor that takes its jobs. Use as a context manager, which also sees to it that both leave
     nothing behind.
 
-    `websocket_url` sends the output elsewhere than to the queue, `api_url` everything else. `environ` overrides configuration
-    keys; `queue` settings of the queue. A start waits until there is a worker and (`wait_for_images`) the images were looked at.
+    `websocket_url` sends the output elsewhere than to the queue; `proxy` is put before its HTTP side. `environ` overrides
+    configuration keys; `queue` settings of the queue. A start waits until there is a worker and (`wait_for_images`) the images
+    were looked at.
     """
 
     def __init__(
@@ -89,6 +91,8 @@ class World:
         websocket_url: str | None = None,
         environ: Mapping[str, str] | None = None,
         queue: Mapping[str, Any] | None = None,
+        proxy: FaultyProxy | None = None,
+        token_by_file: bool = False,
         wait_for_images: bool = True,
     ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="crw-", dir="/tmp"))
@@ -96,6 +100,8 @@ class World:
         self.docker = docker.APIClient(base_url=engine, timeout=120)
         self._engine = engine
         self._websocket_url = websocket_url
+        self._proxy = proxy
+        self._token_by_file = token_by_file
         self._wait_for_images = wait_for_images
         self.environ = dict(environ or {})
         self.started_with: dict[str, str] = {}
@@ -116,6 +122,8 @@ class World:
     def __enter__(self) -> World:
         self.queue.start()
         self._client = self.queue.client()
+        if self._proxy is not None:
+            self._proxy.start(self.queue.ready["apiUrl"])
         self.start()
         return self
 
@@ -132,6 +140,8 @@ class World:
             left += self._remove_networks()
         finally:
             self._end_all()
+            if self._proxy is not None:
+                self._proxy.stop()
             self.queue.end()
             if kind is not None or left:
                 print(self.log.read_text(errors="replace")[-_MOST_LOG_SHOWN:])
@@ -144,9 +154,9 @@ class World:
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CRONIUM_")},
             "CRONIUM_ID": self.installation,
-            "CRONIUM_API_URL": self.queue.ready["apiUrl"],
+            "CRONIUM_API_URL": self._proxy.url if self._proxy is not None else self.queue.ready["apiUrl"],
             "CRONIUM_WS_URL": self._websocket_url or self.queue.ready["wsUrl"],
-            "CRONIUM_SERVICE_TOKEN": self.queue.token,
+            **self._token(),
             "CRONIUM_STATE_DIR": str(self.state),
             "CRONIUM_RUNTIME_DIR": str(self.runtime),
             "CRONIUM_DOCKER_HOST": self._engine,
@@ -177,6 +187,11 @@ class World:
         self.process.kill()
         self.process.wait(10)
         assert not (alive := still_there(mine, 10)), f"did not die with the supervisor: {alive}"
+
+    def _token(self) -> dict[str, str]:
+        if self._token_by_file:
+            return {"CRONIUM_SERVICE_TOKEN_FILE": self.queue.settings["token_file"]}
+        return {"CRONIUM_SERVICE_TOKEN": self.queue.token}
 
     def _images_are_known(self) -> bool:
         """At its first start it tries each runner image once; some tests want nothing else to be there."""

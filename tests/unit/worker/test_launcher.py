@@ -21,6 +21,7 @@ from cronium.worker.launcher import (
     OutputLost,
     Results,
     Started,
+    StateEvent,
     StateReader,
     Usage,
     format_credit,
@@ -54,7 +55,7 @@ def test_the_archive_has_everything_and_says_complete_last() -> None:
         input_json=b"[1]",
     )
     found = members(spec)
-    assert list(found)[0] == "spec"
+    assert next(iter(found)) == "spec"
     assert list(found)[-1] == "complete"
     assert found["spec"] == b"1\nnode\n/a b\n1.5\n2\n65536\n7\n"
     assert (found["script"], found["input.json"], found["helpers/mine.txt"]) == (b"\x00\xff", b"[1]", b"m")
@@ -63,11 +64,16 @@ def test_the_archive_has_everything_and_says_complete_last() -> None:
     assert len(launch_stream(spec)) % tarfile.RECORDSIZE == 0
 
 
-@given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), max_size=4))
+_NAMES = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True)
+_VALUES = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+@given(st.dictionaries(_NAMES, _VALUES, max_size=4))
 def test_any_environment_is_text_that_a_shell_reads_back(environment: dict[str, str]) -> None:
     environment = {f"T{name}": value for name, value in environment.items()}
     text = members(LaunchSpec(interpreter="bash", script=b"", environment=environment))["env"]
-    done = subprocess.run(["sh", "-c", text.decode() + "exec /usr/bin/env -0"], env={}, stdout=subprocess.PIPE, timeout=30, check=True)
+    script = text.decode() + "exec /usr/bin/env -0"
+    done = subprocess.run(["sh", "-c", script], env={}, stdout=subprocess.PIPE, timeout=30, check=True)
     said = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
     assert {name: said.get(name) for name in environment} == environment
 
@@ -126,7 +132,9 @@ LINES = {
 @given(st.lists(st.sampled_from(sorted(LINES))), st.lists(st.integers(0, 600)))
 def test_state_means_the_same_however_it_is_cut(lines: list[bytes], cuts: list[int]) -> None:
     data = b"".join(line + b"\n" for line in lines)
-    reader, seen, begin = StateReader(), [], 0
+    reader = StateReader()
+    seen: list[StateEvent] = []
+    begin = 0
     for cut in (*sorted(cuts), len(data)):
         seen += reader.feed(data[begin:cut])
         begin = max(begin, min(cut, len(data)))
@@ -150,7 +158,21 @@ def test_a_line_without_its_newline_does_not_count() -> None:
     assert reader.feed(b"\n") == [Ended(0, "exit")]
 
 
-@pytest.mark.parametrize("line", [b"", b"ended", b"ended 256 exit", b"ended -1 exit", b"ended 0 why", b"drained 1", b"started x 1 b", b"usage 1 2 3 4", b"output_lost stdin x -", b"\xff\xfe"])
+_MEANINGLESS = (
+    b"",
+    b"ended",
+    b"ended 256 exit",
+    b"ended -1 exit",
+    b"ended 0 why",
+    b"drained 1",
+    b"started x 1 b",
+    b"usage 1 2 3 4",
+    b"output_lost stdin x -",
+    b"\xff\xfe",
+)
+
+
+@pytest.mark.parametrize("line", _MEANINGLESS)
 def test_a_line_that_means_nothing_is_counted(line: bytes) -> None:
     reader = StateReader()
     assert reader.feed(line + b"\n") == []

@@ -134,21 +134,26 @@ read_stat() {
     state=$1 parent=$2 session=$4 start_ticks=${20}
 }
 
-# PID STATUS: waits for it, however often a signal comes between. Its status is in $status, or STATUS when a signal hid it (127 then).
+# PID: gone, or a zombie.
+is_gone() {
+    read_stat "$1" || return 0
+    case $state in Z | X) ;; *) return 1 ;; esac
+}
+
+# PID STATUS: waits for it, however often a signal comes between. Its status is in $status, or STATUS when a signal hid it. (Not waited
+# for again once it has gone: bash 5.2 may then wait for ever.)
 await() {
     interrupted=1
     while [ "$interrupted" ]; do
         interrupted=''
         wait "$1"
         status=$?
+        if [ "$interrupted" ] && is_gone "$1"; then
+            status=$2
+            return
+        fi
     done
     [ "$status" -ne 127 ] || status=$2
-}
-
-# PID: gone, or a zombie.
-is_gone() {
-    read_stat "$1" || return 0
-    case $state in Z | X) ;; *) return 1 ;; esac
 }
 
 # The alarm and its sleep go. Said until it is heard: just after its fork a shell loses a signal that its parent had a trap for.
@@ -165,15 +170,20 @@ start_alarm() {
             read_stat self && [ "$parent" -eq $$ ] && kill -"$1" $$
         }
         doze() {
-            [ -z "$cut" ] || return
-            sleep "$1" &
-            nap=$!
-            [ -z "$cut" ] || kill -KILL "$nap" # anything milder may be lost, so soon after its fork
-            wait "$nap"
+            if [ -z "$cut$over" ]; then
+                sleep "$1" &
+                nap=$!
+                [ -z "$cut$over" ] || kill -KILL "$nap" # anything milder may be lost, so soon after its fork
+                wait "$nap"
+            fi
+            if [ "$over" ]; then
+                trap - EXIT
+                exit 0
+            fi
         }
-        nap='' cut=''
+        nap='' cut='' over=''
         trap 'ring USR2' EXIT
-        trap 'trap - EXIT; kill -KILL "$nap"; wait "$nap"; exit 0' TERM
+        trap 'over=1; kill -KILL "$nap"' TERM
         trap 'cut=1; kill -KILL "$nap"' CONT
         [ ! -e "$run/cut" ] || cut=1
         doze "$1"

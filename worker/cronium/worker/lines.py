@@ -18,7 +18,7 @@ import orjson
 from cronium.common.messages import FileMark, Position, StreamTotals
 
 MAX_ENTRY_BYTES = 16 * 1024  # a longer line goes in pieces of this size
-MAX_BATCH_BYTES = 64 * 1024  # of encoded entries; more only where JSON must escape what the script printed
+MAX_BATCH_BYTES = 256 * 1024  # of encoded entries; more only where JSON must escape what the script printed
 _ENTRY_BYTES = 90  # of an encoded entry beside its line, the job's id and the server's name: short lines grow a hundredfold
 SYSTEM = "system"
 
@@ -170,13 +170,16 @@ class LineEncoder:
         """Number and encode entries of one stream; `sent` is what counts in the totals, `ends` how many lines end here."""
         before = self.position
         first = before.next_sequence
-        base: dict[str, object] = {"jobId": self.job_id, "stream": tail.stream}
+        job_id, stream = self.job_id, tail.stream
+        entries: list[dict[str, object]] = [  # written out: a third quicker than copies of what all have in common
+            {"jobId": job_id, "stream": stream, "line": line, "timestamp": now_ms, "sequence": number}
+            for number, line in enumerate(lines, first)
+        ]
         if server := self.server_of.get(tail.place):
-            base["server"] = server
-        if tail.stream == SYSTEM or ends:
-            entries = [{**base, "line": line, "timestamp": now_ms, "sequence": n} for n, line in enumerate(lines, first)]
-        else:
-            entries = [{**base, "line": lines[0], "timestamp": now_ms, "sequence": first, "continued": True}]
+            for entry in entries:
+                entry["server"] = server
+        if not ends and stream != SYSTEM:
+            entries[0]["continued"] = True
         encoded = orjson.dumps(entries)[1:-1]
         if self._parts and self._parts_bytes + len(encoded) + 2 > MAX_BATCH_BYTES:
             self._close_batch()

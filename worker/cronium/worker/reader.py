@@ -16,7 +16,7 @@ from cronium.worker.lines import MAX_BATCH_BYTES, LineEncoder
 from cronium.worker.sender import Sender
 from cronium.worker.sockets import Sockets
 
-_READ_AHEAD_BYTES = 256 * 1024  # encoded and not yet sent; as much as one read
+_READ_AHEAD_BYTES = 512 * 1024  # encoded and not yet sent: two batches
 _LOOKS = 2  # the two streams take turns
 
 

@@ -343,12 +343,14 @@ class Core:
         self._holders.pop(worker.job_id, None)
         record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
-            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's
+            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's, soon
+            self._tidy_at_s = now.mono_s
             return
         record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
         if record.deaths > self._rules.max_worker_deaths:
             outcome = _cancelled(now) if record.cancelled else _worker_lost(record.deaths, event.reason, now)
             self._end(record.but(place=None), outcome, now)
+            self._tidy_at_s = now.mono_s
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
         worker = self._workers.get(event.worker)

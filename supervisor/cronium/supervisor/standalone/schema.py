@@ -9,13 +9,13 @@ from cronium.common.errors import CroniumError
 
 VERSION = 1
 
-# Whatever may hold a secret (what a job is told, what it reports) is in `blobs`, sealed. Counts are kept by triggers: the
+# Whatever may hold a secret (what a job is told, what it reports, leases, answers) is sealed. Counts are kept by triggers: the
 # size of the queue is told with every poll.
 _TABLES = """
 CREATE TABLE jobs (
   number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, type TEXT NOT NULL, executor TEXT NOT NULL,
   priority INTEGER NOT NULL, created_ms INTEGER NOT NULL, scheduled_ms INTEGER NOT NULL, status TEXT NOT NULL, reached TEXT,
-  owner TEXT, epoch INTEGER NOT NULL, acknowledged INTEGER NOT NULL, attempts INTEGER NOT NULL, lease_token TEXT,
+  owner TEXT, epoch INTEGER NOT NULL, acknowledged INTEGER NOT NULL, attempts INTEGER NOT NULL, lease_token BLOB,
   lease_ms INTEGER, cancel_ms INTEGER, cancel_told INTEGER NOT NULL, started_ms INTEGER, ended_ms INTEGER, exit_code INTEGER,
   reports INTEGER NOT NULL, refused_reports INTEGER NOT NULL, report_key TEXT, first_sequence INTEGER NOT NULL,
   last_sequence INTEGER NOT NULL, attempt INTEGER, log_bytes INTEGER NOT NULL, log_refused INTEGER NOT NULL, expected_logs TEXT,

@@ -26,7 +26,7 @@ _FIXED = frozenset({"number", "id", "type", "executor", "priority", "created_ms"
 _CHANGING = tuple(name for name in _COLUMNS if name not in _FIXED)
 _UPDATE = f"UPDATE jobs SET {', '.join(f'{name} = ?' for name in _CHANGING)} WHERE number = ?"  # noqa: S608
 _FLAGS = tuple(_COLUMNS.index(name) for name in ("acknowledged", "cancel_told", "log_refused"))
-_STATUS, _REACHED = _COLUMNS.index("status"), _COLUMNS.index("reached")
+_ID, _STATUS, _REACHED, _LEASE = (_COLUMNS.index(name) for name in ("id", "status", "reached", "lease_token"))
 _MAX_ORCHESTRATORS = 100
 
 
@@ -60,17 +60,17 @@ class Store:
     def job(self, job_id: str) -> Job | None:
         """The job of that id."""
         row = self._sql.execute(_SELECT + "WHERE id = ?", (job_id,)).fetchone()
-        return None if row is None else _job(row)
+        return None if row is None else self._job(row)
 
     def add(self, job: Job) -> Job:
         """Store a new job (its number is given here). Raises sqlite3.IntegrityError when the id is taken."""
-        values = [None if name == "number" else getattr(job, name) for name in _COLUMNS]
+        values = [None if name == "number" else self._stored(job, name) for name in _COLUMNS]
         number = self._sql.execute(_INSERT, values).lastrowid
         return dataclasses.replace(job, number=int(number or 0))
 
     def save(self, job: Job) -> None:
         """Store what changes of a job."""
-        self._sql.execute(_UPDATE, [*(getattr(job, name) for name in _CHANGING), job.number])
+        self._sql.execute(_UPDATE, [*(self._stored(job, name) for name in _CHANGING), job.number])
 
     def due(self, now_ms: int, min_priority: int, types: Sequence[str], limit: int) -> list[Job]:
         """Queued jobs whose time has come, the most urgent and then the oldest first. No `types` means all."""
@@ -80,7 +80,7 @@ class Store:
             f"{clause}ORDER BY priority DESC, number LIMIT ?",
             (now_ms, min_priority, *types, limit),
         )
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     def next_scheduled(self, after_ms: int, until_ms: int) -> bool:
         """Whether a queued job's time came in after_ms < time <= until_ms."""
@@ -93,7 +93,7 @@ class Store:
     def leases_over(self, now_ms: int, limit: int) -> list[Job]:
         """Jobs whose offer or lease has run out."""
         rows = self._sql.execute(_SELECT + "WHERE lease_ms IS NOT NULL AND lease_ms <= ? LIMIT ?", (now_ms, limit))
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     def cancelled_of(self, orchestrator: str) -> list[Job]:
         """Jobs of an orchestrator that are to end and either still run or were not told to it."""
@@ -101,7 +101,7 @@ class Store:
             _SELECT + "WHERE owner = ? AND cancel_ms IS NOT NULL AND (cancel_told = 0 OR ended_ms IS NULL) LIMIT 1000",
             (orchestrator,),
         )
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     def listed(self, statuses: Sequence[str], executor: str | None, before: int | None, limit: int) -> list[Job]:
         """Jobs, the newest first. `before` is the number of the last job of the page before."""
@@ -114,7 +114,7 @@ class Store:
             clauses.append("executor = ?")
             parameters.append(executor)
         rows = self._sql.execute(_SELECT + f"WHERE {' AND '.join(clauses)} ORDER BY number DESC LIMIT ?", (*parameters, limit))
-        return [_job(row) for row in rows]
+        return [self._job(row) for row in rows]
 
     def count(self, *statuses: Status) -> int:
         """How many jobs have one of these statuses."""
@@ -135,6 +135,20 @@ class Store:
         self._sql.execute("DELETE FROM blobs WHERE job = ?", (number,))
         self._sql.execute("DELETE FROM jobs WHERE number = ?", (number,))
 
+    def _stored(self, job: Job, name: str) -> Any:
+        value = getattr(job, name)
+        return self._seal.close(value.encode(), f"{job.id}/lease") if name == "lease_token" and value is not None else value
+
+    def _job(self, row: Sequence[Any]) -> Job:
+        values = list(row)
+        for index in _FLAGS:
+            values[index] = bool(values[index])
+        values[_STATUS] = Status(values[_STATUS])
+        values[_REACHED] = None if values[_REACHED] is None else Status(values[_REACHED])
+        if values[_LEASE] is not None:
+            values[_LEASE] = self._seal.open(values[_LEASE], f"{values[_ID]}/lease").decode()
+        return Job(*values)
+
     # --- bodies
 
     def put_blob(self, job: Job, kind: BlobKind, value: Any) -> None:
@@ -152,13 +166,12 @@ class Store:
     def answer(self, scope: str, key: str) -> StoredAnswer | None:
         """What was answered to that key in that scope."""
         row = self._sql.execute("SELECT status, body FROM answers WHERE scope = ? AND key = ?", (scope, key)).fetchone()
-        return None if row is None else StoredAnswer(row[0], orjson.loads(row[1]))
+        return None if row is None else StoredAnswer(row[0], orjson.loads(self._seal.open(row[1], f"{scope}/{key}")))
 
     def keep_answer(self, scope: str, key: str, now_ms: int, status: int, body: Any) -> None:
         """Remember an answer."""
-        self._sql.execute(
-            "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", (scope, key, now_ms, status, orjson.dumps(body))
-        )
+        sealed = self._seal.close(orjson.dumps(body), f"{scope}/{key}")
+        self._sql.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?)", (scope, key, now_ms, status, sealed))
 
     def forget_answers(self, before_ms: int, limit: int) -> None:
         """Drop answers given before."""
@@ -192,12 +205,3 @@ class Store:
     def give_space_back(self, pages: int) -> None:
         """Return free pages of the file to the file system."""
         self._sql.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
-
-
-def _job(row: Sequence[Any]) -> Job:
-    values = list(row)
-    for index in _FLAGS:
-        values[index] = bool(values[index])
-    values[_STATUS] = Status(values[_STATUS])
-    values[_REACHED] = None if values[_REACHED] is None else Status(values[_REACHED])
-    return Job(*values)
