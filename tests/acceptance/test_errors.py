@@ -71,7 +71,7 @@ CASES = {
         "trap 'exit 9' TERM; " + ENDLESS, "cancelled", status="cancelled", code=9, retryable=False, act=cancel, hint="cancelled"
     ),
     "pids": Case(
-        "set -e; for i in $(seq 50); do sleep 20 & done; wait",
+        "exec sh -c 'for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 20 & done; wait'",
         "pids",
         type="resource",
         hint="pidsLimit",

@@ -48,7 +48,8 @@ def engine(world: World) -> Said:
     """What anybody who may ask the engine hears."""
     for one in world.containers():
         yield "inspect", json.dumps(world.docker.inspect_container(one["Id"])).encode()
-        yield "top", json.dumps(world.docker.top(one["Id"], ps_args="-eo pid,args")).encode()
+        if one["State"] == "running":
+            yield "top", json.dumps(world.docker.top(one["Id"], ps_args="-eo pid,args")).encode()
         yield "logs", world.docker.logs(one["Id"], stdout=True, stderr=True)
     yield "list", json.dumps([world.containers(), world.networks()]).encode()
 

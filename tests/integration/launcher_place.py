@@ -1,7 +1,7 @@
-"""Places for the launcher's tests: its files in a private folder, the launcher started on this host, or in a locked-down container.
+"""Places for the launcher's tests: its files in a private folder, the launcher on this host, or in a locked-down container.
 
-On the host it always gets a token, so that it can touch nothing but its own job; as root it is run as uid 1000, for whom the files
-are what they are in a container: to be written, not to be read.
+On the host it always gets a token, so that it can touch nothing but its own job; as root it is run as uid 1000, for whom the
+files are what they are in a container: to be written, not to be read.
 """
 
 from __future__ import annotations
@@ -243,7 +243,8 @@ class ContainerPlace:
         """What a script says that comes in from outside, by the engine's exec."""
         done = self.container.exec_run(["sh", "-c", script])
         assert done.exit_code == 0, done.output
-        return str(done.output.decode())
+        assert isinstance(done.output, bytes)
+        return done.output.decode()
 
 
 @contextlib.contextmanager
@@ -278,7 +279,7 @@ def container_place(
     )
     container = client.containers.get(made["Id"])
     try:
-        stdin = client.api.attach_socket(container.id, params={"stdin": 1, "stream": 1})
+        stdin = client.api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
         container.start()
         yield ContainerPlace(files, container, stdin._sock)
         stdin._sock.close()

@@ -28,7 +28,7 @@ from cronium.worker.launcher import (
     launcher_text,
 )
 
-from .launcher_place import EVERYTHING, PATIENCE_S, HostPlace, Shell, host_place, make_shells, wait_until
+from .launcher_place import EVERYTHING, PATIENCE_S, UID, HostPlace, Shell, host_place, make_shells, wait_until
 
 MIB = 1024 * 1024
 
@@ -186,8 +186,9 @@ def test_ended_is_told_before_the_output_is_drained(place: HostPlace) -> None:
 
 def test_a_process_of_somebody_else_is_never_touched(place: HostPlace) -> None:
     """On a server only what carries the token, is in the script's session, or descends from the script, may be killed."""
-    as_user = {"user": 1000, "group": 1000, "extra_groups": []} if os.geteuid() == 0 else {}
-    with subprocess.Popen(["sleep", "500"], env={**os.environ, "CRONIUM_TOKEN": "f" * 32}, **as_user) as other:  # type: ignore[call-overload]
+    user = UID if os.geteuid() == 0 else None
+    other_job = {**os.environ, "CRONIUM_TOKEN": "f" * 32}
+    with subprocess.Popen(["sleep", "500"], env=other_job, user=user) as other:
         try:
             place.run_job("(setsid sleep 300 &) ; sleep 301 & echo")
             assert other.poll() is None
@@ -198,8 +199,8 @@ def test_a_process_of_somebody_else_is_never_touched(place: HostPlace) -> None:
 def test_without_a_token_it_refuses_to_run_outside_a_container(shells: dict[str, Shell], tmp_path: Path) -> None:
     """There it would take everything that runs for its own job."""
     (tmp_path / "files").mkdir()
-    arguments = [shells["dash"].program, "-c", launcher_text(), "cronium", tmp_path / "files", tmp_path / "run"]
-    done = subprocess.run(arguments, input=b"", timeout=PATIENCE_S)
+    arguments: list[str | Path] = [shells["dash"].program, "-c", launcher_text(), "cronium", tmp_path / "files", tmp_path / "run"]
+    done = subprocess.run(arguments, input=b"", timeout=PATIENCE_S, check=False)
     assert done.returncode == 125
     assert (tmp_path / "files/state").read_text().startswith("failed no_place")
     assert not (tmp_path / "run").exists()
@@ -354,7 +355,7 @@ def test_binary_output_is_exact(place: HostPlace) -> None:
 def test_a_flood_is_held_at_the_bound_and_comes_out_exact(place: HostPlace) -> None:
     """Nobody reads: the place holds no more than was allowed, and the script waits. Then somebody does: every byte is there."""
     unread, total = 2 * MIB, 96 * MIB
-    script = f"python3=; yes 0123456789abcdefghijklmnopqrstuvwxyz | head -c {total}"
+    script = f"yes 0123456789abcdefghijklmnopqrstuvwxyz | head -c {total}"
     place.start(script, max_unread_bytes=unread)
     wait_until(lambda: place.files.size("stdout") > unread - 65536, "the bound")
     time.sleep(0.5)
@@ -398,7 +399,7 @@ def test_waiting_for_credit_costs_next_to_nothing(shell: Shell) -> None:
         time.sleep(2)
         assert (used_s() - before_s) / (time.monotonic() - began_s) < 0.10
         place.process.terminate()
-        wait_until(lambda: place.files.find(Ended), "the end")
+        place.files.wait_for(Ended)
         place.files.pay(EVERYTHING)
         assert place.finish() == 143
 
@@ -431,7 +432,7 @@ def test_an_unreadable_credit_only_waits(dash_place: HostPlace) -> None:
 
 
 def test_a_script_may_spoil_its_own_log_and_nothing_else(place: HostPlace) -> None:
-    """It cuts its file, seeks in it, floods `state` with garbage: the job still ends, with what it printed afterwards in place."""
+    """It cuts its file, seeks in it, floods `state` with garbage: the job still ends, with what it printed later in place."""
     script = """
         files=${CRONIUM_EVENTS%/events}
         echo one; sleep 0.3; : >"$files/stdout"
@@ -528,12 +529,15 @@ def test_the_pump_s_text_is_sound_shell() -> None:
     found = re.search(r"^pump='\n(.*?)^'\n", launcher_text(), re.DOTALL | re.MULTILINE)
     assert found
     assert "'" not in found[1]
-    done = subprocess.run(["shellcheck", "--shell=sh", "-"], input=found[1], text=True, capture_output=True, timeout=PATIENCE_S)
-    assert done.returncode == 0, done.stdout
+    _shellcheck("--shell=sh", "-", text=found[1])
 
 
 def test_the_shell_files_pass_shellcheck() -> None:
     folder = Path(__file__).resolve().parents[2] / "worker/cronium/worker"
     files = [folder / "launcher.sh", folder / "helpers/cronium.sh"]
-    done = subprocess.run(["shellcheck", *files], text=True, capture_output=True, timeout=PATIENCE_S)
+    _shellcheck(*map(str, files))
+
+
+def _shellcheck(*arguments: str, text: str = "") -> None:
+    done = subprocess.run(["shellcheck", *arguments], input=text, text=True, capture_output=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stdout

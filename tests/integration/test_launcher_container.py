@@ -23,7 +23,8 @@ def test_a_job_in_a_container(docker_client: DockerClient, image: str) -> None:
     with container_place(docker_client, image) as place:
         place.files.pay(EVERYTHING)
         place.start(
-            "echo out; echo err >/dev/stderr; echo data >$CRONIUM_OUTPUT_DIR/f; echo $CRONIUM_OUTPUT_DIR; (setsid env -i sleep 500 &); exit 3"
+            "echo out; echo err >/dev/stderr; echo data >$CRONIUM_OUTPUT_DIR/f; echo $CRONIUM_OUTPUT_DIR;"
+            "(setsid env -i sleep 500 &); exit 3"
         )
         assert place.finish() == 3
         place.files.check_drained()
@@ -117,9 +118,13 @@ def test_a_full_disk_is_said_and_output_goes_on_when_there_is_room_again(docker_
     # The place's files are in the container this time, stdout on a small file system: what is in them is read by exec.
     text = (
         "set -- /run/cronium/files /run/cronium/run; mkdir $1; >$1/state; >$1/events; >$1/results; >$1/stderr; >/small/stdout;"
-        "ln -s /small/stdout $1/stdout; printf '%20d %20d\\n' 99999999 99999999 >$1/credit; head -c 900000 /dev/zero >/small/filler"
+        "ln -s /small/stdout $1/stdout; printf '%20d %20d\\n' 99999999 99999999 >$1/credit;"
+        "head -c 900000 /dev/zero >/small/filler"
     )
-    script = "head -c 400000 /dev/zero; until [ -e /small/go ]; do sleep 0.1; done; echo; echo again; until [ -e /small/end ]; do sleep 0.1; done; exit 4"
+    script = """
+        head -c 400000 /dev/zero; until [ -e /small/go ]; do sleep 0.1; done
+        echo; echo again; until [ -e /small/end ]; do sleep 0.1; done; exit 4
+    """
     with container_place(docker_client, image, text=text, tmpfs=small) as place:
         place.start(script)
         wait_until(lambda: "disk_full" in place.execute("cat /run/cronium/files/state"), "the full disk")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cronium.common.messages import Outcome, Summary
 from cronium.supervisor.core.state import Ended, JobRecord
@@ -246,3 +246,22 @@ class Step:
 
     writes: tuple[Write, ...]
     actions: tuple[Action, ...]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A step while it is being made; the parts of the core add to it."""
+
+    writes: list[Write] = field(default_factory=list)
+    actions: list[Action] = field(default_factory=list)
+
+    def note(self, level: str, message: str, job_id: str | None, **details: object) -> None:
+        """Add something for the log."""
+        self.actions.append(Note(level, message, job_id, tuple(details.items())))
+
+    def finished(self) -> Step:
+        """The step; the draft is empty then."""
+        step = Step(tuple(self.writes), tuple(self.actions))
+        self.writes.clear()
+        self.actions.clear()
+        return step

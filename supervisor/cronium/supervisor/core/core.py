@@ -13,7 +13,6 @@ Every event ends in `_decide`, which looks at the whole state and never at the e
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -24,17 +23,15 @@ from cronium.common.ids import place_name
 from cronium.common.messages import Outcome, Results
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
-from cronium.supervisor.core.decisions import backoff, decide_retry, pause_after_poll
+from cronium.supervisor.core.crew import Crew
+from cronium.supervisor.core.decisions import decide_retry
+from cronium.supervisor.core.leases import Leases
+from cronium.supervisor.core.polls import Polls
 from cronium.supervisor.core.rules import Rules
-from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Lease, Worker
+from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
 from cronium.supervisor.core.statements import Statements
 
-_RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
-_LEASES_EVERY_S = 0.2  # between two looks at all leases
-_LEAST_RENEW_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
 _FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
-_TIDIED_WITHIN_S = 300.0  # a worker that does not come back from it is ended: it blocks a slot
-_READIED_WITHIN_S = 6 * 3600.0  # at start, when images may have to be pulled
 _TICK_S = 1.0
 
 
@@ -47,26 +44,13 @@ class Core:
         self._jobs: dict[str, JobRecord] = {}  # all but those that are done
         self._done_jobs: dict[str, JobRecord] = {}  # in order of their end
         self._ended: dict[str, Ended] = {}
-        self._workers: dict[str, Worker] = {}
-        self._holders: dict[str, str] = {}  # the worker that has a job, also while it cleans up after it
+        self._draft = do.Draft()
+        self._crew = Crew(rules, self._random, self._draft)
+        self._polls = Polls(rules, self._random, self._draft)
         self._statements = Statements(rules, self._random)
-        self._poll_key: str | None = None
-        self._polling = False
-        self._empty_polls = self._poll_failures = 0
-        self._poll_at_s = 0.0
-        self._poll_blocked = False
-        self._tidy_at_s = 0.0
-        self._tidied = False
-        self._next_number = 1
-        self._start_failures = 0
-        self._start_at_s = 0.0
-        self._renew_at_s: dict[str, float] = {}
-        self._renewing: set[str] = set()
-        self._look_at_leases_s = 0.0
+        self._leases = Leases(self._statements, self._draft)
         self._draining = False
         self._finished: Counter[str] = Counter()
-        self._writes: list[do.Write] = []
-        self._actions: list[do.Action] = []
 
     def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None) -> None:
         """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
@@ -80,22 +64,19 @@ class Core:
             else:
                 self._jobs[record.job_id] = record
         self._ended.update(ended)
-        self._poll_key = poll_key
+        self._polls.restore(poll_key)
 
     def handle(self, event: on.Event, now: on.Now) -> do.Step:
         """What this event leads to."""
         self._apply(event, now)
         self._decide(now)
-        step = do.Step(tuple(self._writes), tuple(self._actions))
-        self._writes.clear()
-        self._actions.clear()
-        return step
+        return self._draft.finished()
 
     def next_due_s(self, now: on.Now) -> float:
         """When (monotonic) a Tick is due at the latest."""
         due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s))
-        if not self._polling and not self._poll_blocked:
-            due = min(due, max(self._poll_at_s, now.mono_s + 0.01))
+        if (poll_s := self._polls.next_due_s(now.mono_s)) is not None:
+            due = min(due, poll_s)
         for record in self._jobs.values():
             if record.state is JobState.WAITING and record.place is None:
                 due = min(due, now.mono_s + max(0.01, (record.retry_at_ms - now.unix_ms) / 1000))
@@ -115,7 +96,7 @@ class Core:
 
     def workers(self) -> tuple[Worker, ...]:
         """All workers that are known."""
-        return tuple(self._workers.values())
+        return tuple(self._crew)
 
     def places(self) -> frozenset[str]:
         """The places that belong to somebody; any other of this installation may be removed."""
@@ -129,44 +110,41 @@ class Core:
             case on.Polled():
                 self._polled(event, now)
             case on.PollFailed():
-                self._poll_failed(event, now)
+                self._polls.failed(event, now)
             case on.Taken():
                 self._taken(event, now)
             case on.Refused():
                 self._refused(event, now)
             case on.Unanswered():
                 self._statements.failed(event.job_id, event.key, now.mono_s, event.retry_after_s)
-                self._note("warning", "statement not taken yet", event.job_id, error=event.reason)
+                self._draft.note("warning", "statement not taken yet", event.job_id, error=event.reason)
             case on.LeaseRenewed(job_id, lease, next_action):
-                self._renewing.discard(job_id)
+                self._leases.answered(job_id)
                 if record := self._jobs.get(job_id):
                     self._put(record.but(lease=lease))
-                    self._plan_renewal(job_id, lease, now)
+                    self._leases.given(job_id, lease, now)
                     self._obey(job_id, next_action, now)
             case on.LeaseLost(job_id, reason):
-                self._renewing.discard(job_id)
+                self._leases.answered(job_id)
                 self._lose(job_id, reason, now)
             case on.LeaseUnanswered(job_id):
-                self._renewing.discard(job_id)
+                self._leases.answered(job_id)
                 if job_id in self._jobs:
-                    self._renew_at_s[job_id] = now.mono_s + _LEAST_RENEW_S
+                    self._leases.again(job_id, now)
             case on.CancelRequested(job_id):
                 self._cancel(job_id, now)
             case on.WorkerIsReady(name):
-                self._start_failures = 0
-                if worker := self._workers.get(name):
-                    self._workers[name] = replace(worker, ready=True, due_s=math.inf)
+                self._crew.ready(name)
             case on.WorkerBeats(name, memory_bytes):
-                if worker := self._workers.get(name):
-                    self._workers[name] = replace(worker, memory_bytes=memory_bytes)
-            case on.WorkerIsIdle():
-                self._worker_idle(event, now)
+                self._crew.beats(name, memory_bytes)
+            case on.WorkerIsIdle(_, job_id, generation):
+                if self._crew.idle(event, now):
+                    self._leave_place(job_id, generation)
             case on.WorkerSaw(name, places):
                 known = self.places()
-                self._actions.append(do.RemoveAt(name, tuple(place for place in places if place not in known)))
+                self._draft.actions.append(do.RemoveAt(name, tuple(place for place in places if place not in known)))
             case on.WorkerHasTidied(name):
-                if worker := self._workers.get(name):
-                    self._workers[name] = replace(worker, tidying=False, due_s=math.inf)
+                self._crew.tidied(name)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
@@ -175,7 +153,7 @@ class Core:
             case on.AttemptOver():
                 self._attempt_over(event, now)
             case on.StreamerIsReady():
-                for worker in self._workers.values():
+                for worker in self._crew:
                     if worker.job_id is not None and self._runs(worker.name, worker.job_id, worker.generation):
                         self._announce(self._jobs[worker.job_id], worker.name)
                 self._statements.summaries_lost()
@@ -197,34 +175,11 @@ class Core:
                 pass
 
     def _polled(self, event: on.Polled, now: on.Now) -> None:
-        if event.key != self._poll_key:  # an answer that was given up: the key's other answer brought the same jobs
-            return
-        self._polling, self._poll_failures = False, 0
-        if not self._draining:  # else the key stays: whoever is started next asks with it, and gets the same jobs
-            self._poll_key = None
-            self._writes.append(do.PutPollKey(None))
+        if self._polls.answered(event, now, draining=self._draining):
             for job in event.jobs:
                 self._take_in(job, now)
-            self._empty_polls = 0 if event.jobs else self._empty_polls + 1
-            self._poll_at_s = now.mono_s + pause_after_poll(
-                self._rules.polls,
-                empty_polls=self._empty_polls,
-                took_s=event.took_s,
-                jobs=len(event.jobs),
-                told_s=event.next_after_s,
-                jitter=self._random,
-            )
         for job_id in event.cancelled:
             self._cancel(job_id, now)
-
-    def _poll_failed(self, event: on.PollFailed, now: on.Now) -> None:
-        if event.key != self._poll_key:
-            return
-        self._polling = False
-        self._poll_failures += 1
-        pause = backoff(self._poll_failures, self._rules.polls.interval_s, self._rules.polls.max_interval_s, self._random)
-        self._poll_at_s = now.mono_s + max(pause, event.retry_after_s or 0.0)
-        self._note("warning", "poll failed", None, error=event.reason, retry_in_s=round(pause, 1))
 
     def _take_in(self, job: on.QueuedJob, now: on.Now) -> None:
         """A job from the queue. One that is known is gone on with, or reported again; it never runs anew.
@@ -233,11 +188,11 @@ class Core:
         """
         known = self.job(job.job_id)
         if known is not None and known.lost and (known.state is not JobState.DONE or known.place is not None):
-            self._note("info", "delivered again while it is still being stopped here: left to come once more", job.job_id)
+            self._draft.note("info", "delivered again while it is still being stopped here: left to come once more", job.job_id)
             return
         self._done_jobs.pop(job.job_id, None)
         if known is not None and (not known.lost or job.job_id in self._ended):
-            self._note("info", "delivered again", job.job_id, state=known.state.value)
+            self._draft.note("info", "delivered again", job.job_id, state=known.state.value)
             state = JobState.ENDED if known.state is JobState.DONE else known.state
             self._put(known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0))
             return
@@ -245,7 +200,7 @@ class Core:
         if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
             record = record.but(generation=known.generation, attempt=known.attempt)
         self._jobs[job.job_id] = record
-        self._writes.append(do.PutJob(record, job.payload))
+        self._draft.writes.append(do.PutJob(record, job.payload))
         if job.refusal is not None:
             self._end(record, job.refusal, now)
 
@@ -264,21 +219,21 @@ class Core:
         epoch = max(event.epoch or 0, record.epoch)
         changed = record.but(acknowledged=True, lease=event.lease or record.lease)
         if event.lease is not None:
-            self._plan_renewal(record.job_id, event.lease, now)
+            self._leases.given(record.job_id, event.lease, now)
         if record.state is JobState.RECEIVED or epoch > record.epoch:
             changed = changed.but(epoch=epoch, next_sequence=event.next_sequence or record.next_sequence)
         if epoch > record.epoch and record.generation:
             if record.place is not None and record.state in ACTIVE:  # its output cannot move from one epoch to another
                 self._lose(record.job_id, "another host had it in between", now)
                 return
-            self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+            self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
         self._put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
 
     def _refused(self, event: on.Refused, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
         if record is None or kind is None:
             return
-        self._note("error", f"{kind} refused for good", event.job_id, error=event.reason)
+        self._draft.note("error", f"{kind} refused for good", event.job_id, error=event.reason)
         if kind == "complete":
             self._done(record.but(set_aside=event.reason, lost=event.gone), now)
         elif event.gone or kind == "acknowledge":
@@ -309,7 +264,7 @@ class Core:
         record = self._jobs.get(job_id)
         if record is None or record.lost:
             return
-        self._note("warning", "job lost to another host", job_id, error=reason)
+        self._draft.note("warning", "job lost to another host", job_id, error=reason)
         record = self._put(record.but(lost=True))
         if record.state is JobState.RUNNING:
             for _ in range(2):  # at once: somebody else is doing the work
@@ -317,44 +272,21 @@ class Core:
         elif record.place is None or record.state in (JobState.WAITING, JobState.ENDED):
             self._done(record, now)
 
-    def _worker_idle(self, event: on.WorkerIsIdle, now: on.Now) -> None:
-        worker = self._workers.get(event.worker)
-        if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
-            return
-        self._leave_place(event.job_id, event.generation)
-        self._holders.pop(event.job_id, None)
-        worker = replace(worker, job_id=None, jobs_done=worker.jobs_done + 1, memory_bytes=event.memory_bytes)
-        if worker.jobs_done >= self._rules.recycle_after_jobs or event.memory_bytes > self._rules.recycle_above_bytes:
-            worker = replace(worker, retiring=True, due_s=now.mono_s + self._rules.worker_start_s)
-            self._actions.append(do.StopWorkerProcess(worker.name))
-        self._workers[worker.name] = worker
-
     def _worker_died(self, event: on.WorkerDied, now: on.Now) -> None:
-        worker = self._workers.pop(event.worker, None)
-        if worker is None:
+        worker = self._crew.died(event, now)
+        if worker is None or worker.job_id is None:
             return
-        if not worker.ready:
-            self._start_failures += 1
-            self._start_at_s = now.mono_s + backoff(self._start_failures, 0.2, 30.0, self._random)
-        if not worker.retiring:
-            self._note("warning", "worker died", worker.job_id, worker=worker.name, error=event.reason)
-        if worker.job_id is None:
-            return
-        self._holders.pop(worker.job_id, None)
         record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
-            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's, soon
-            self._tidy_at_s = now.mono_s
+            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's
             return
         record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
         if record.deaths > self._rules.max_worker_deaths:
             outcome = _cancelled(now) if record.cancelled else _worker_lost(record.deaths, event.reason, now)
             self._end(record.but(place=None), outcome, now)
-            self._tidy_at_s = now.mono_s
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
-        worker = self._workers.get(event.worker)
-        if worker is None or (worker.job_id, worker.generation) != (event.job_id, event.generation):
+        if not self._crew.holds(event.worker, event.job_id, event.generation):
             return
         if self._runs(event.worker, event.job_id, event.generation):
             record = self._jobs[event.job_id]
@@ -365,10 +297,10 @@ class Core:
                 extra = max(0, record.extra_attempts - 1)
                 due_ms = now.unix_ms + round(decision.after_s * 1000)
                 self._put(record.but(state=JobState.WAITING, retry_at_ms=due_ms, extra_attempts=extra, deaths=0))
-                self._note("info", "attempt failed, another follows", event.job_id, after_s=decision.after_s)
+                self._draft.note("info", "attempt failed, another follows", event.job_id, after_s=decision.after_s)
             else:
                 self._end(record, event.outcome, now)
-        self._actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
+        self._draft.actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
 
     # --- changes of a job --------------------------------------------------------------------------------------------
 
@@ -379,13 +311,13 @@ class Core:
             return
         if record.state is JobState.DONE:
             self._done_jobs[job_id] = record.but(place=None)
-            self._writes.append(do.PutJob(self._done_jobs[job_id]))
+            self._draft.writes.append(do.PutJob(self._done_jobs[job_id]))
         else:
             self._put(record.but(place=None))
 
     def _put(self, record: JobRecord) -> JobRecord:
         self._jobs[record.job_id] = record
-        self._writes.append(do.PutJob(record))
+        self._draft.writes.append(do.PutJob(record))
         return record
 
     def _end(self, record: JobRecord, outcome: Outcome, now: on.Now) -> None:
@@ -396,36 +328,38 @@ class Core:
         ended = Ended(max(record.attempt, 1), outcome)
         self._ended[record.job_id] = ended
         self._put(record.but(state=JobState.ENDED))
-        self._writes.append(do.PutEnded(record.job_id, ended))
+        self._draft.writes.append(do.PutEnded(record.job_id, ended))
 
     def _done(self, record: JobRecord, now: on.Now) -> None:
         """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
         self._jobs.pop(record.job_id, None)
         record = record.but(state=JobState.DONE, done_ms=now.unix_ms, lease=None)
         self._done_jobs[record.job_id] = record
-        self._writes.append(do.PutJob(record))
+        self._draft.writes.append(do.PutJob(record))
         if ended := self._ended.get(record.job_id):
             ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
             self._ended[record.job_id] = ended
-            self._writes.append(do.PutEnded(record.job_id, ended))
+            self._draft.writes.append(do.PutEnded(record.job_id, ended))
             self._finished[ended.outcome.status] += 1
         self._statements.forget(record.job_id)
-        self._renew_at_s.pop(record.job_id, None)
-        self._renewing.discard(record.job_id)
-        self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+        self._leases.forget(record.job_id)
+        self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def _forget_again(self, now: on.Now) -> None:
         """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
         for record in reversed(self._done_jobs.values()):
             if now.unix_ms - record.done_ms > _FORGET_AGAIN_MS:
                 return
-            self._actions.append(do.ForgetOutput(record.job_id, record.epoch))
+            self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def _cancel_at_worker(self, record: JobRecord) -> None:
-        self._actions.append(do.CancelAt(self._holders[record.job_id], record.job_id, record.generation))
+        if (worker := self._crew.holder(record.job_id)) is not None:
+            self._draft.actions.append(do.CancelAt(worker, record.job_id, record.generation))
 
     def _announce(self, record: JobRecord, worker: str) -> None:
-        self._actions.append(do.AnnounceWriter(record.job_id, worker, record.epoch, record.generation, record.next_sequence))
+        self._draft.actions.append(
+            do.AnnounceWriter(record.job_id, worker, record.epoch, record.generation, record.next_sequence)
+        )
 
     def _runs(self, worker: str, job_id: str, generation: int) -> bool:
         """Whether this worker runs this attempt, as far as we know."""
@@ -434,94 +368,60 @@ class Core:
             record is not None
             and record.state is JobState.RUNNING
             and record.generation == generation
-            and self._holders.get(job_id) == worker
+            and self._crew.holder(job_id) == worker
         )
-
-    def _note(self, level: str, message: str, job_id: str | None, **details: object) -> None:
-        self._actions.append(do.Note(level, message, job_id, tuple(details.items())))
 
     # --- what follows from the state ---------------------------------------------------------------------------------
 
     def _decide(self, now: on.Now) -> None:
         self._wake_waiting(now)
         self._dispatch()
-        self._tidy(now)
-        self._keep_workers(now)
-        self._renew_leases(now)
-        self._actions.extend(self._statements.due(self._jobs, self._ended, now, len(self._holders)))
-        self._poll(now)
+        self._crew.tidy(now)
+        self._crew.keep(self._wanted_workers(), now)
+        self._leases.renew(self._jobs.values(), now)
+        self._draft.actions.extend(self._statements.due(self._jobs, self._ended, now, self._crew.busy()))
+        active = sum(1 for record in self._jobs.values() if record.state in ACTIVE)
+        # Not while too many reports wait for a backend that takes none.
+        allowed = not self._draining and len(self._jobs) < self._rules.most_jobs
+        self._polls.ask(self._rules.max_concurrent - active, now, allowed=allowed)
         self._prune(now)
-        if self._draining and not self._jobs and all(w.job_id is None for w in self._workers.values()):
-            self._actions.append(do.Exit())
+        if self._draining and not self._jobs and not self._crew.busy():
+            self._draft.actions.append(do.Exit())
 
     def _wake_waiting(self, now: on.Now) -> None:
         for record in list(self._jobs.values()):
             if record.state is JobState.WAITING and record.retry_at_ms <= now.unix_ms and record.place is None:
                 self._put(record.but(state=JobState.READY))
 
-    def _tidy(self, now: on.Now) -> None:
-        """Every now and then an idle worker looks for places that nobody owns."""
-        if now.mono_s < self._tidy_at_s:
-            return
-        for worker in self._workers.values():
-            if worker.idle():
-                self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
-                starting, self._tidied = not self._tidied, True
-                self._workers[worker.name] = replace(
-                    worker, tidying=True, due_s=now.mono_s + (_READIED_WITHIN_S if starting else _TIDIED_WITHIN_S)
-                )
-                self._actions.append(do.TidyAt(worker.name, starting))
-                return
-
     def _dispatch(self) -> None:
         """Give ready jobs to idle workers: what already has a place first, then by priority, then in order of arrival."""
         ready = [r for r in self._jobs.values() if r.state is JobState.READY]
         if not ready:
             return
-        running = len(self._holders)
-        idle = [w for w in self._workers.values() if w.idle()]
+        running = self._crew.busy()
+        idle = [worker for worker in self._crew if worker.idle()]
         ready.sort(key=lambda r: (r.place is None, -r.priority, r.received_ms))
         for record, worker in zip(ready, idle, strict=False):
             if record.place is None and running >= self._rules.max_concurrent:
                 break
             running += 1
-            self._give(record, worker)
+            self._give(record, worker.name)
 
-    def _give(self, record: JobRecord, worker: Worker) -> None:
+    def _give(self, record: JobRecord, worker: str) -> None:
         adopt = record.place is not None
         attempt = record.attempt if adopt else record.attempt + 1
         place = record.place or place_name(self._rules.installation, record.job_id, attempt)
         fresh = record.generation == 0 and record.next_sequence <= 1
         record = self._put(record.but(state=JobState.RUNNING, attempt=attempt, generation=record.generation + 1, place=place))
-        self._workers[worker.name] = replace(worker, job_id=record.job_id, generation=record.generation)
-        self._holders[record.job_id] = worker.name
+        self._crew.give(worker, record.job_id, record.generation)
         if not adopt:
             self._statements.new_attempt(record.job_id)
-        self._announce(record, worker.name)
-        self._actions.append(
-            do.DispatchTo(worker.name, record.job_id, attempt, record.generation, record.epoch, place, fresh=fresh, adopt=adopt)
+        self._announce(record, worker)
+        self._draft.actions.append(
+            do.DispatchTo(worker, record.job_id, attempt, record.generation, record.epoch, place, fresh=fresh, adopt=adopt)
         )
         for _ in range(2 if record.lost else int(record.cancelled)):
             self._cancel_at_worker(record)
-
-    def _keep_workers(self, now: on.Now) -> None:
-        """Have a worker for each slot, and the spare ones. After failed starts, one at a time."""
-        for worker in [w for w in self._workers.values() if now.mono_s > w.due_s]:
-            missed = "did not come back from tidying"
-            if not worker.ready or worker.retiring:
-                missed = "did not leave" if worker.ready else "was not ready"
-            self._actions.append(do.KillWorker(worker.name, f"{missed} in time"))
-            self._workers[worker.name] = replace(worker, due_s=now.mono_s + self._rules.worker_start_s)
-        if now.mono_s < self._start_at_s:
-            return
-        missing = self._wanted_workers() - sum(1 for w in self._workers.values() if not w.retiring)
-        if self._start_failures and any(not w.ready for w in self._workers.values()):
-            return
-        for _ in range(min(missing, 1) if self._start_failures else missing):
-            name = f"worker-{self._next_number}"
-            self._workers[name] = Worker(name, self._next_number, now.mono_s + self._rules.worker_start_s)
-            self._actions.append(do.StartWorker(name, self._next_number))
-            self._next_number += 1
 
     def _wanted_workers(self) -> int:
         """One for each slot, and for each place that is to be taken over; while draining only as many as there is work for."""
@@ -533,41 +433,6 @@ class Core:
             return min(wanted, sum(1 for r in self._jobs.values() if r.state is not JobState.ENDED))
         return wanted
 
-    def _renew_leases(self, now: on.Now) -> None:
-        if now.mono_s < self._look_at_leases_s:
-            return
-        self._look_at_leases_s = now.mono_s + _LEASES_EVERY_S
-        for record in self._jobs.values():
-            lease = record.lease
-            if lease is None or record.lost or record.job_id in self._renewing:
-                continue
-            if record.job_id not in self._renew_at_s:  # after a restart
-                self._plan_renewal(record.job_id, lease, now)
-            if now.mono_s >= self._renew_at_s[record.job_id]:
-                self._renewing.add(record.job_id)
-                percentage, message = self._statements.progress(record.job_id)
-                self._actions.append(do.RenewLease(record.job_id, lease.token, percentage, message))
-
-    def _plan_renewal(self, job_id: str, lease: Lease, now: on.Now) -> None:
-        life_s = (lease.expires_ms - now.unix_ms) / 1000
-        self._renew_at_s[job_id] = now.mono_s + max(life_s * (1 - _RENEW_AT), _LEAST_RENEW_S)
-
-    def _poll(self, now: on.Now) -> None:
-        """Ask for as many jobs as there are free slots; not while too many reports wait for a backend that takes none."""
-        if self._polling or now.mono_s < self._poll_at_s:
-            self._poll_blocked = False
-            return
-        active = sum(1 for r in self._jobs.values() if r.state in ACTIVE)
-        free = self._rules.max_concurrent - active
-        self._poll_blocked = self._draining or free <= 0 or len(self._jobs) >= self._rules.most_jobs
-        if self._poll_blocked:
-            return
-        if self._poll_key is None:
-            self._poll_key = f"{self._random.getrandbits(128):032x}"
-            self._writes.append(do.PutPollKey(self._poll_key))
-        self._polling = True
-        self._actions.append(do.Poll(self._poll_key, min(free, self._rules.batch_size), self._rules.polls.wait_s))
-
     def _prune(self, now: on.Now) -> None:
         """Forget the oldest of those that are done: too old, or too many."""
         oldest_ms = now.unix_ms - self._rules.keep_done_s * 1000
@@ -577,7 +442,7 @@ class Core:
                 return
             del self._done_jobs[record.job_id]
             self._ended.pop(record.job_id, None)
-            self._writes.append(do.ForgetJob(record.job_id))
+            self._draft.writes.append(do.ForgetJob(record.job_id))
 
 
 def _cancelled(now: on.Now) -> Outcome:
