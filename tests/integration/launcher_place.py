@@ -257,7 +257,8 @@ def container_place(
     owned = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
     body = client.api.create_host_config(
         binds=[
-            f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}" for name in os.listdir(files.folder)
+            f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}"
+            for name in sorted(path.name for path in files.folder.iterdir())
         ],
         tmpfs={"/run/cronium": f"{owned},mode=0700,size=8m", "/workspace": f"{owned},size=64m", **(tmpfs or {})},
         init=True,

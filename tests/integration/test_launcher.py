@@ -157,7 +157,7 @@ def test_a_second_term_kills_at_once(place: HostPlace) -> None:
 
 
 def test_a_cancel_before_the_job_came_ends_the_slot(dash_place: HostPlace) -> None:
-    wait_until(lambda: (dash_place.run / "stderr.pipe").exists(), "the launcher")
+    wait_until((dash_place.run / "stderr.pipe").exists, "the launcher")
     dash_place.process.terminate()
     assert dash_place.finish() == 143
     assert [failed.reason for failed in dash_place.files.find(Failed)] in (["cancelled"], [])

@@ -18,31 +18,7 @@ import structlog
 import zmq
 
 from cronium.common.addresses import STREAMER_IDENTITY, SUPERVISOR, endpoint
-from cronium.common.messages import (
-    Announce,
-    AskSummary,
-    AttemptEnded,
-    AttemptProgress,
-    AttemptStatus,
-    CancelAttempt,
-    CancelHeard,
-    Dispatch,
-    Forget,
-    Housekeep,
-    HousekeepingDone,
-    Message,
-    PlacesSeen,
-    PlacesUnknown,
-    Settled,
-    StopStreamer,
-    StopWorker,
-    StreamerBeat,
-    StreamerReady,
-    Summary,
-    WorkerBeat,
-    WorkerIdle,
-    WorkerReady,
-)
+from cronium.common.messages import Dispatch, Housekeep, HousekeepingDone, Message, PlacesSeen, StopStreamer, StreamerBeat
 from cronium.common.wire import WireError, pack, unpack
 from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
@@ -52,6 +28,7 @@ from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.translate import event_of, message_of
 
 _DISK_PAUSE_S = 1.0
 _LAST_TIDY_S = 0.9
@@ -178,40 +155,10 @@ class Loop:
             except WireError as error:
                 _log.warning("message refused", sender=identity.decode("utf-8", "replace"), error=str(error))
                 continue
-            event = self._event(message)
-            if event is not None:
-                self._handle(event)
-
-    def _event(self, message: Message) -> on.Event | None:
-        match message:
-            case WorkerReady(worker):
-                return on.WorkerIsReady(worker)
-            case WorkerBeat(worker, _, memory_bytes):
-                return on.WorkerBeats(worker, memory_bytes)
-            case WorkerIdle(worker, job_id, generation, memory_bytes):
-                return on.WorkerIsIdle(worker, job_id, generation, memory_bytes)
-            case PlacesSeen(worker, places):
-                return on.WorkerSaw(worker, places)
-            case HousekeepingDone(worker):
-                return on.WorkerHasTidied(worker)
-            case AttemptStatus(worker, job_id, generation, status):
-                return on.AttemptSaid(worker, job_id, generation, status)
-            case AttemptProgress(worker, job_id, generation, percentage, text):
-                return on.AttemptSaid(worker, job_id, generation, None, percentage, text)
-            case AttemptEnded(worker, job_id, generation, outcome):
-                return on.AttemptOver(worker, job_id, generation, outcome)
-            case StreamerReady():
-                return on.StreamerIsReady()
-            case StreamerBeat():
+            if isinstance(message, StreamerBeat):
                 self._health.beat(message, time.monotonic())
-                return None
-            case Summary():
-                return on.SummaryHeard(message)
-            case CancelHeard(job_id):
-                return on.CancelRequested(job_id)
-            case _:
-                _log.warning("message refused", error=f"{type(message).__name__} is not for the supervisor")
-                return None
+            elif (event := event_of(message)) is not None:
+                self._handle(event)
 
     def _say_health(self) -> None:
         body = self._health.body(self._core.counts(), api_works=self._api_works, now_s=time.monotonic())
@@ -275,26 +222,10 @@ class Loop:
         match action:
             case do.Poll() | do.Acknowledge() | do.SayStatus() | do.SayComplete() | do.RenewLease():
                 self._lanes.submit(action)
-            case do.AnnounceWriter(job_id, worker, epoch, generation, next_sequence):
-                self._send(STREAMER_IDENTITY, Announce(job_id, worker, epoch, generation, next_sequence))
-            case do.Summarize(job_id, epoch):
-                self._send(STREAMER_IDENTITY, AskSummary(job_id, epoch))
-            case do.ForgetOutput(job_id, epoch):
-                self._send(STREAMER_IDENTITY, Forget(job_id, epoch))
             case do.DispatchTo():
                 self._dispatch(action)
-            case do.CancelAt(worker, job_id, generation):
-                self._send(worker.encode(), CancelAttempt(job_id, generation))
-            case do.SettleAt(worker, job_id, generation):
-                self._send(worker.encode(), Settled(job_id, generation))
             case do.StartWorker(name, number):
                 self._pool.start(name, number)
-            case do.StopWorkerProcess(worker):
-                self._send(worker.encode(), StopWorker())
-            case do.TidyAt(worker, starting):
-                self._send(worker.encode(), Housekeep(starting=starting, leaving=False))
-            case do.RemoveAt(worker, places):
-                self._send(worker.encode(), PlacesUnknown(places))
             case do.KillWorker(worker, reason):
                 _log.warning("ending a worker", worker=worker, error=reason)
                 self._pool.kill(worker)
@@ -303,6 +234,8 @@ class Loop:
                 getattr(_log, level)(message, **values, **dict(details))
             case do.Exit():
                 self._leaving = True
+            case _:
+                self._send(*message_of(action))
 
     def _dispatch(self, action: do.DispatchTo) -> None:
         payload = self._journal.payload(action.job_id)

@@ -156,9 +156,9 @@ await() {
     [ "$status" -ne 127 ] || status=$2
 }
 
-# The alarm and its sleep go. Said until it is heard: just after its fork a shell loses a signal that its parent had a trap for.
-silence_alarm() {
-    until is_gone "$alarm"; do kill -TERM "$alarm"; done
+# ALARM: it and its sleep go. Said until it is heard: just after its fork a shell loses a signal that its parent had a trap for.
+silence() {
+    until is_gone "$1"; do kill -TERM "$1"; done
 }
 
 # SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as RUN/cut is there and CONT is sent to it, and USR2 after GRACE more, or
@@ -283,7 +283,7 @@ fail() {
     code=$1
     shift
     say "failed $*"
-    [ -z "$alarm" ] || silence_alarm
+    [ -z "$alarm" ] || silence "$alarm"
     exit "$code"
 }
 
@@ -383,12 +383,13 @@ fi
 ) &
 wrapper=$!
 set +m
-silence_alarm
+stdin_alarm=$alarm
 [ "$deadline_s" != 0 ] || deadline_s=999999999
 start_alarm "$deadline_s" USR1 "$grace_s"
 exec 7>&- 8>&-
 stage=running
 attend
+kill -TERM "$stdin_alarm"
 await "$wrapper" 137
 stage=ended
 code=$status
@@ -407,7 +408,8 @@ while strike KILL; do
         break
     fi
 done
-silence_alarm
+silence "$stdin_alarm"
+silence "$alarm"
 
 await "$pump_stdout" 0
 [ "$status" -eq 0 ] || tell_lost stdout

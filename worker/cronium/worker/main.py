@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from cronium.common.logging import configure_logging
-from cronium.common.messages import Dispatch, Housekeep, Message, Said, StopWorker, WorkerReady
+from cronium.common.messages import Dispatch, Housekeep, Message, Said, StopWorker, WorkerIdle, WorkerReady
 from cronium.common.process import die_with_parent, set_title
 from cronium.worker.housekeeping import Housekeeping
 from cronium.worker.registry import Executors
@@ -25,6 +25,7 @@ from cronium.worker.settings import WorkerSettings
 from cronium.worker.sockets import Sockets
 
 _IDLE_WAIT_S = 3600.0
+_IDLE_EVERY_S = 5.0
 # This module is loaded in the forkserver, before any worker is forked. A worker that asked for its parent itself could get an
 # answer from after the forkserver's death, and would live on.
 _FORKSERVER_PID = os.getpid()
@@ -54,6 +55,8 @@ class Worker:
         self._dispatch: Dispatch | None = None
         self._housekeep: Housekeep | None = None
         self._stopping = False
+        self._idle: WorkerIdle | None = None
+        self._idle_at_s = 0.0
 
     def run(self) -> None:
         """Until told to stop."""
@@ -61,6 +64,7 @@ class Worker:
         while not self._stopping:
             self._sockets.listener = self
             set_title(f"worker {self._settings.number}")
+            self._idle_at_s = 0.0
             self._sockets.wait((), _IDLE_WAIT_S, self._has_work)
             if self._housekeep is not None:
                 order, self._housekeep = self._housekeep, None
@@ -69,10 +73,9 @@ class Worker:
                 )
                 continue
             if self._dispatch is not None and not self._stopping:
-                dispatch, self._dispatch = self._dispatch, None
-                set_title(f"worker {self._settings.number} (container)")
+                dispatch, self._dispatch, self._idle = self._dispatch, None, None
                 started_s = time.monotonic()
-                AttemptRun(self._settings, self._sockets, self._executors, dispatch).run()
+                self._idle = AttemptRun(self._settings, self._sockets, self._executors, dispatch).run()
                 _log.debug("attempt done", job_id=dispatch.job_id, duration=time.monotonic() - started_s)
         self._sockets.close()
 
@@ -97,6 +100,11 @@ class Worker:
     def on_new_streamer(self) -> None:
         """Nothing is on its way."""
 
-    def on_time(self, now_s: float) -> float | None:  # noqa: ARG002 - the listener's signature
-        """Nothing is due."""
-        return None
+    def on_time(self, now_s: float) -> float | None:
+        """Say again that we are idle, until there is a new job: the slot would be lost with that one message."""
+        if self._idle is None:
+            return None
+        if now_s >= self._idle_at_s:
+            self._idle_at_s = now_s + _IDLE_EVERY_S
+            self._sockets.tell_supervisor(self._idle)
+        return self._idle_at_s

@@ -27,6 +27,7 @@ from cronium.common.messages import (
     Settled,
     WorkerIdle,
 )
+from cronium.common.process import set_title
 from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
 from cronium.worker.lines import LineEncoder
 from cronium.worker.reader import OutputReader
@@ -62,8 +63,10 @@ class AttemptRun:
         self._settled = False
         self._woken = False
 
-    def run(self) -> None:
-        """Do the attempt. What goes wrong in it is its outcome; what goes wrong with us ends the worker."""
+    def run(self) -> WorkerIdle:
+        """Do the attempt; what the supervisor is to be told then. What goes wrong in it is its outcome; what goes wrong with us
+        ends the worker.
+        """
         self._sockets.listener = self
         started_ms = _now_ms()
         self._sender.start(time.monotonic(), fresh=self._dispatch.fresh)
@@ -81,15 +84,14 @@ class AttemptRun:
         )
         if executor is not None:
             self._clean(executor)
-        self._sockets.tell_supervisor(
-            WorkerIdle(self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes())
-        )
+        return WorkerIdle(self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes())
 
     def _outcome(self, position: Position, started_ms: int) -> tuple[Executor | None, Outcome]:
         executor: Executor | None = None
         try:
             job = parse_job(self._dispatch.job)
             executor = self._executors.for_job(job)
+            set_title(f"worker {self._settings.number} ({executor.name})")
             self._validate(executor, job)
             attempt = Attempt(job, self._dispatch.attempt, self._dispatch.place, self._dispatch.adopt, position)
             for update in executor.execute(attempt, self):
