@@ -189,38 +189,45 @@ class HostPlace:
 
 
 @contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Goes again in every case, also when what should run in it could not be started."""
+    with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+@contextlib.contextmanager
 def host_place(
     shell: Shell, *, environment: Mapping[str, str] | None = None, stdin: Any = subprocess.PIPE, before: Sequence[str] = ()
 ) -> Iterator[HostPlace]:
     """`before`: words of a command that runs the rest of its arguments."""
-    home = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp"))
-    files = Files.make(home / "files")
-    token = secrets.token_hex(16)
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:
-        os.chown(home, UID, UID)
-        as_user = {"user": UID, "group": UID, "extra_groups": []}
-    process = subprocess.Popen(
-        [*before, shell.program, "-c", launcher_text(), "cronium", files.folder, home / "run", token],
-        stdin=stdin,
-        stdout=subprocess.DEVNULL,
-        cwd="/",
-        env={"PATH": shell.path, "LANG": "C.UTF-8", **(environment or {})},
-        start_new_session=True,
-        **as_user,
-    )
-    place = HostPlace(home, shell, files, token, process)
-    try:
-        yield place
-    finally:
-        if process.stdin:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.close()
-        for left in place.processes():
-            with contextlib.suppress(psutil.NoSuchProcess):
-                left.send_signal(signal.SIGKILL)
-        process.wait(PATIENCE_S)
-        shutil.rmtree(home)
+    with _folder() as home:
+        files = Files.make(home / "files")
+        token = secrets.token_hex(16)
+        as_user: dict[str, Any] = {}
+        if os.geteuid() == 0:
+            os.chown(home, UID, UID)
+            as_user = {"user": UID, "group": UID, "extra_groups": []}
+        process = subprocess.Popen(
+            [*before, shell.program, "-c", launcher_text(), "cronium", files.folder, home / "run", token],
+            stdin=stdin,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": shell.path, "LANG": "C.UTF-8", **(environment or {})},
+            start_new_session=True,
+            **as_user,
+        )
+        place = HostPlace(home, shell, files, token, process)
+        try:
+            yield place
+        finally:
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
+            for left in place.processes():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    left.send_signal(signal.SIGKILL)
+            process.wait(PATIENCE_S)
 
 
 @dataclass
@@ -252,39 +259,38 @@ def container_place(
     client: DockerClient, image: str, *, pids: int = 64, text: str = "", tmpfs: Mapping[str, str] | None = None
 ) -> Iterator[ContainerPlace]:
     """`text`: shell lines that run before the launcher's first, in the same process."""
-    home = Path(tempfile.mkdtemp(prefix="cr-", dir="/tmp"))
-    files = Files.make(home / "files")
-    owned = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
-    body = client.api.create_host_config(
-        binds=[
-            f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}"
-            for name in sorted(path.name for path in files.folder.iterdir())
-        ],
-        tmpfs={"/run/cronium": f"{owned},mode=0700,size=8m", "/workspace": f"{owned},size=64m", **(tmpfs or {})},
-        init=True,
-        read_only=True,
-        network_mode="none",
-        cap_drop=["ALL"],
-        security_opt=["no-new-privileges:true"],
-        mem_limit=256 * 1024 * 1024,
-        memswap_limit=256 * 1024 * 1024,
-        pids_limit=pids,
-    )
-    made = client.api.create_container(
-        image,
-        ["sh", "-c", text + "\n" + launcher_text(), "cronium", "/cronium", "/run/cronium"],
-        user=f"{UID}:{UID}",
-        working_dir="/workspace",
-        stdin_open=True,
-        host_config=body,
-    )
-    container = client.containers.get(made["Id"])
-    try:
-        stdin = client.api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
-        container.start()
-        yield ContainerPlace(files, container, stdin._sock)
-        stdin._sock.close()
-        stdin.close()
-    finally:
-        container.remove(force=True)
-        shutil.rmtree(home)
+    with _folder() as home:
+        files = Files.make(home / "files")
+        owned = f"rw,exec,nosuid,nodev,uid={UID},gid={UID}"
+        body = client.api.create_host_config(
+            binds=[
+                f"{files.folder / name}:/cronium/{name}:{'ro' if name == 'credit' else 'rw'}"
+                for name in sorted(path.name for path in files.folder.iterdir())
+            ],
+            tmpfs={"/run/cronium": f"{owned},mode=0700,size=8m", "/workspace": f"{owned},size=64m", **(tmpfs or {})},
+            init=True,
+            read_only=True,
+            network_mode="none",
+            cap_drop=["ALL"],
+            security_opt=["no-new-privileges:true"],
+            mem_limit=256 * 1024 * 1024,
+            memswap_limit=256 * 1024 * 1024,
+            pids_limit=pids,
+        )
+        made = client.api.create_container(
+            image,
+            ["sh", "-c", text + "\n" + launcher_text(), "cronium", "/cronium", "/run/cronium"],
+            user=f"{UID}:{UID}",
+            working_dir="/workspace",
+            stdin_open=True,
+            host_config=body,
+        )
+        container = client.containers.get(made["Id"])
+        try:
+            stdin = client.api.attach_socket(made["Id"], params={"stdin": 1, "stream": 1})
+            container.start()
+            yield ContainerPlace(files, container, stdin._sock)
+            stdin._sock.close()
+            stdin.close()
+        finally:
+            container.remove(force=True)

@@ -99,7 +99,8 @@ def test_no_byte_is_lost_while_a_script_prints_at_its_process_limit(docker_clien
 def test_a_script_that_holds_every_pid_still_prints(docker_client: DockerClient, image: str) -> None:
     """It forks until nothing more goes, and only then begins to print."""
     script = """
-        (while sh -c ':' ; do sleep 1000 & done) 2>/dev/null
+        sh -c 'trap "exec sleep 1000" EXIT; while :; do sleep 1000 & done' 2>/dev/null &
+        SECONDS=0; while [ $SECONDS -lt 2 ]; do :; done
         for i in 1 2 3 4 5 6 7 8; do printf '%200000d' $i; done
         echo end >&2
     """
@@ -110,6 +111,8 @@ def test_a_script_that_holds_every_pid_still_prints(docker_client: DockerClient,
         assert place.finish() == 0, place.files.state()
         assert place.files.read("stdout") == b"".join(b"%200000d" % i for i in range(1, 9))
         assert place.files.read("stderr") == b"end\n"
+        [usage] = place.files.find(Usage)
+        assert usage.pids_hits
 
 
 def test_a_full_disk_is_said_and_output_goes_on_when_there_is_room_again(docker_client: DockerClient, image: str) -> None:
