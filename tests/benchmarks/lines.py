@@ -27,9 +27,8 @@ def script(lines: int) -> str:
 def attach_rate(lines: int) -> float:
     """Lines a second that a bare reader of attach gets, log driver `local`."""
     client = docker.APIClient(base_url=os.environ["DOCKER_HOST"], timeout=120)
-    container = client.create_container(
-        IMAGE, ["bash", "-c", script(lines)], host_config=client.create_host_config(log_config={"Type": "local"}, network_mode="none")
-    )["Id"]
+    host_config = client.create_host_config(log_config={"Type": "local"}, network_mode="none")
+    container = client.create_container(IMAGE, ["bash", "-c", script(lines)], host_config=host_config)["Id"]
     try:
         socket = client.attach_socket(container, params={"stdout": 1, "stream": 1})._sock
         client.start(container)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from docker import DockerClient
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from cronium.common.job import ScriptType
@@ -146,6 +146,8 @@ def test_wrong_use_is_said_and_writes_nothing(run_shell: Callable[[str], str], p
 
 @pytest.mark.parametrize("name", ["dash", "bash", "busybox"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(text="\r")
+@example(text="\x0b\x0c\r\r\n\n\t\t ")
 @given(text=st.one_of(
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60),
     st.text('"\\\\{}[],:0123.eE-+ntrueflsu \n\t\r\x01\x1f\x7fé', max_size=25),

@@ -162,3 +162,15 @@ def test_system_lines_are_numbered_but_count_in_no_stream() -> None:
     (entry,) = entries_of(taken(encoder))
     assert (entry["stream"], entry["sequence"]) == ("system", 1)
     assert encoder.position.stdout.lines == encoder.position.stderr.lines == 0
+
+
+def test_what_was_begun_before_a_gap_does_not_grow_together_with_what_follows_it() -> None:
+    encoder = LineEncoder("job", Position())
+    encoder.feed("p", "stdout", b"whole\nbeg", 9, 0.0, 0)
+    encoder.flush_unfinished(0.0, 0)
+    encoder.feed("p", "stdout", b"un", 11, 0.0, 0)
+    encoder.skip("p", "stdout", 500, 0)
+    encoder.feed("p", "stdout", b"after\n", 506, 0.0, 0)
+    assert joined(entries_of(taken(encoder)), "stdout") == ["whole", "begun", "after"]
+    assert encoder.position.mark("p", "stdout").offset == 506
+    assert encoder.position.stdout.lines == 3

@@ -279,10 +279,12 @@ class Core:
         record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
             self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's
+            self._crew.tidy_soon(now)
             return
         record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
         if record.deaths > self._rules.max_worker_deaths:
             outcome = _cancelled(now) if record.cancelled else _worker_lost(record.deaths, event.reason, now)
+            self._crew.tidy_soon(now)
             self._end(record.but(place=None), outcome, now)
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:

@@ -101,6 +101,10 @@ class Crew:
             self._holders.pop(worker.job_id, None)
         return worker
 
+    def tidy_soon(self, now: Now) -> None:
+        """A place was left behind: do not wait for the next round."""
+        self._tidy_at_s = now.mono_s
+
     # --- what follows from the state ---------------------------------------------------------------------------------
 
     def tidy(self, now: Now) -> None:

@@ -94,8 +94,8 @@ def _failure(facts: Facts, code: int | None) -> ExecutionError:
     if story.ended is None:
         return ExecutionError(
             Reason.PLACE_VANISHED,
-            f"the job's container was ended from outside, or by a script that ends all processes it sees (exit code {code}): look "
-            "who ends containers, and whether the engine restarts without live-restore",
+            f"the job's container was ended from outside, or by a script that ends all processes it sees (exit code {code}): "
+            "look who ends containers, and whether the engine restarts without live-restore",
             exit_code=code,
         )
     return _script_failure(facts, int(code or 0))

@@ -132,7 +132,13 @@ _cronium_swap() {
     case $_cronium_json in *"$1"*) ;; *) return ;; esac
     _cronium_rest=$_cronium_json. _cronium_json=''
     case $1 in
-        "$_cronium_nl" | "$_cronium_tab") # words are not split at each of several of these: one after the other, then
+        \\ | \")
+            IFS=$1
+            for _cronium_run in $_cronium_rest; do _cronium_json=$_cronium_json$_cronium_run$2; done
+            IFS=''
+            _cronium_json=${_cronium_json%"$2"}
+            ;;
+        *) # may count as white space (which characters do differs), of which several in a row split words but once
             while :; do
                 case $_cronium_rest in *"$1"*) ;; *) break ;; esac
                 _cronium_run=${_cronium_rest%%"$1"*}
@@ -140,12 +146,6 @@ _cronium_swap() {
                 _cronium_rest=${_cronium_rest#"$_cronium_run$1"}
             done
             _cronium_json=$_cronium_json$_cronium_rest
-            ;;
-        *)
-            IFS=$1
-            for _cronium_run in $_cronium_rest; do _cronium_json=$_cronium_json$_cronium_run$2; done
-            IFS=''
-            _cronium_json=${_cronium_json%"$2"}
             ;;
     esac
     _cronium_json=${_cronium_json%.}
