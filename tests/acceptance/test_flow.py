@@ -22,7 +22,7 @@ from peers.world import World, memory_bytes
 MIB = 1024 * 1024
 LINE_BYTES = 1000
 LINES = int(os.environ.get("CRONIUM_TEST_FLOW_BYTES", "300000000")) // LINE_BYTES
-AWAY_S = float(os.environ.get("CRONIUM_TEST_AWAY_S", "12"))
+AWAY_S = float(os.environ.get("CRONIUM_TEST_AWAY_S", "10"))
 BOUND_BYTES = 70 * MIB  # of a stream in its place
 ROLES_BYTES = 200_000_000  # all our processes together, PSS
 PATIENCE_S = 120 + LINES / 5_000
@@ -135,7 +135,8 @@ def test_scripts_wait_for_a_dead_streamer_and_lose_nothing(docker_endpoint: str,
     """Promises 3, 5 and 7, for a script that only prints and for one that leaves no pid to its place."""
     limits = {"cpuLimit": 1, "memoryLimit": 128 * MIB}
     queue = {"max_job_log_bytes": 8 * LINES * LINE_BYTES}
-    with World(docker_endpoint, queue=queue) as world, watched(world) as watch:
+    environ = {"CRONIUM_JOBS_MAX_CONCURRENT": "2"}
+    with World(docker_endpoint, environ=environ, queue=queue) as world, watched(world) as watch:
         began = time.monotonic()
         jobs = [
             world.submit(PRINTS, timeout=PATIENCE_S, resources=limits),

@@ -116,7 +116,7 @@ CASES = {
         check=lambda done: _told(done, "never written"),
     ),
     "writes into its own log": Case("echo a; sleep 0.5; echo b >>/cronium/stdout; sleep 0.5; echo c", ["a", "b", "c"], []),
-    "floods its own log": Case("cat /dev/zero >>/cronium/stdout", check=flooded),
+    "floods its own log": Case("yes $(printf 'x%.0s' {1..999}) | head -c 150000000 >>/cronium/stdout; sleep 60", check=flooded),
     "garbage in state": Case(
         "echo before; head -c 100000 /dev/urandom >>/cronium/state; echo 'ended 77 exit' >>/cronium/state; echo after",
         check=wrote_to_state,

@@ -121,10 +121,14 @@ class World:
 
     def __enter__(self) -> World:
         self.queue.start()
-        self._client = self.queue.client()
-        if self._proxy is not None:
-            self._proxy.start(self.queue.ready["apiUrl"])
-        self.start()
+        try:
+            self._client = self.queue.client()
+            if self._proxy is not None:
+                self._proxy.start(self.queue.ready["apiUrl"])
+            self.start()
+        except BaseException as error:
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
