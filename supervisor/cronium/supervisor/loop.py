@@ -76,6 +76,7 @@ class Loop:
         self._poller.register(self._router, zmq.POLLIN)
         self._watched: dict[int, str] = {}
         self._leaving = False
+        self._handled = 0
         self._health = health
         self._api_works = False
 
@@ -88,6 +89,7 @@ class Loop:
         self._handle(on.Tick())
         while not self._leaving:
             ready = dict(self._poller.poll(self._pause_ms()))
+            handled = self._handled
             if self._router in ready:
                 self._receive()
             if self._lanes.fileno() in ready:
@@ -100,7 +102,8 @@ class Loop:
             self._start_roles()
             for event in self._orders.events(sum(1 for w in self._core.workers() if w.job_id is not None)):
                 self._handle(event)
-            self._handle(on.Tick())
+            if self._handled == handled:  # every event makes the core look at all that is due
+                self._handle(on.Tick())
             if self._health.is_due(time.monotonic()):
                 self._say_health()
             self._leaving = self._leaving or self._orders.leave_now(time.monotonic())
@@ -194,6 +197,7 @@ class Loop:
 
     def _handle(self, event: on.Event) -> None:
         now = _now()
+        self._handled += 1
         step = self._core.handle(event, now)
         if step.writes and not self._committed(step):
             return

@@ -144,7 +144,7 @@ class Workers(Section):
     start_timeout: Seconds = Field(
         default=30.0, ge=1, le=10 * MINUTE_S, description="Longest wait until a new worker says that it is ready"
     )
-    heartbeat_interval: Seconds = Field(default=1.0, ge=0.1, le=MINUTE_S, description="How often a worker says that it is alive")
+    heartbeat_interval: Seconds = Field(default=2.0, ge=0.1, le=MINUTE_S, description="How often a worker says that it is alive")
 
 
 class Docker(Section):
