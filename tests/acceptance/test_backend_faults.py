@@ -14,7 +14,7 @@ from peers.faulty_proxy import Fault, FaultyProxy
 from peers.standalone_queue import eventually
 from peers.world import World, numbered
 
-AWAY_S = float(os.environ.get("CRONIUM_TEST_AWAY_S", "10"))  # the figure is 20
+AWAY_S = float(os.environ.get("CRONIUM_TEST_AWAY_S", "10"))
 MIXED_JOBS = 15
 SCRIPT = "seq -f 'line %.0f' 1 50; sleep 0.2; seq -f 'line %.0f' 51 100"
 KINDS = {"poll": "/jobs/queue", "acknowledge": "/acknowledge", "status": "/status", "complete": "/complete"}

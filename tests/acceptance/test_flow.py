@@ -1,6 +1,6 @@
 """Scripts that print more than anybody takes: they wait, nothing grows, nothing is lost. The streamer is dead in the middle.
 
-The issue's own figures are 2 GB and a minute: CRONIUM_TEST_FLOW_BYTES=2000000000 CRONIUM_TEST_AWAY_S=60.
+At full size, 2 GB and a minute: CRONIUM_TEST_FLOW_BYTES=2000000000 CRONIUM_TEST_AWAY_S=60.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def reference(runner: ScriptType, family: Family) -> str:
 
 def parse(name: str) -> tuple[ScriptType, Family] | None:
     """Read a name that `reference` gave; None for an image that is none of ours."""
-    repository, _, tag = name.removeprefix("docker.io/").partition(":")
+    repository, _, tag = name.partition(":")
     runner, _, family = tag.partition("-")
     if repository != REPOSITORY:
         return None

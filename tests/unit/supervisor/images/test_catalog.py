@@ -26,10 +26,6 @@ def test_images_of_others_are_never_replaced() -> None:
         assert resolve(name, {ALPINE, DEBIAN}) == name
 
 
-def test_the_registry_that_docker_adds_by_itself_changes_nothing() -> None:
-    assert resolve(f"docker.io/{ALPINE}", {DEBIAN}) == DEBIAN
-
-
 @pytest.mark.parametrize("script", list(ScriptType))
 @pytest.mark.parametrize("family", list(Family))
 def test_every_name_is_read_back(script: ScriptType, family: Family) -> None:
