@@ -74,7 +74,7 @@ def killing(world: World) -> Iterator[Killer]:
 
 @pytest.mark.timeout(400)
 def test_two_hundred_jobs_survive_a_kill_every_second(docker_endpoint: str, runner_images: object) -> None:
-    """Promises 2, 3, 4, 5 and 8, under the load that the issue names."""
+    """Promises 2, 3, 4, 5 and 8, under load."""
     script = (
         f"seq -f 'line %.0f of {{}}' 1 {LINES // 2}; sleep 0.1; seq -f 'line %.0f of {{}}' {LINES // 2 + 1} {LINES}; seq 5 >&2"
     )

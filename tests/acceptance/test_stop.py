@@ -12,7 +12,7 @@ import pytest
 
 from peers.world import World, numbered, still_there
 
-# The issue's own figures; what a busy machine adds is not ours.
+# What is promised; what a busy machine adds is not ours.
 IDLE_S, ALWAYS_S, SLACK_S = 2.0, 4.0, 1.5
 COUNT = 40
 SLOW = f'for i in $(seq 1 {COUNT}); do echo "line $i"; sleep 0.1; done'
@@ -62,7 +62,7 @@ def stopped(world: World, *signals: signal.Signals, within_s: float, pause_s: fl
 
 
 def test_idle_it_ends_at_once(world: World) -> None:
-    """The issue: within two seconds, exit code 0; its network is gone too (`World` looks)."""
+    """Within two seconds, exit code 0; its network is gone too (`World` looks)."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         assert world.run("echo hi", network="bridge").stdout == ["hi"]
         world.assert_nothing_left()

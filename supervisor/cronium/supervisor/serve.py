@@ -24,6 +24,7 @@ from cronium.common.crypto import load_seal
 from cronium.common.errors import CroniumError
 from cronium.common.ids import installation_id
 from cronium.common.process import set_title
+from cronium.supervisor.backend.contract import ContractBackend
 from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core.core import Core
@@ -82,11 +83,7 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> N
         core = Core(_rules(config, installation), secrets.randbits(64))
         core.restore(memory.records, memory.ended, memory.poll_key)
         pool = WorkerPool(worker_settings(config, installation), config.runtime_dir)
-        lanes = BackendLanes(
-            lambda: BackendSession(backend.http_url, backend.token, installation, config.api.timeout),
-            installation,
-            config.jobs.types,
-        )
+        lanes = BackendLanes(lambda: _speaker(config, backend, installation))
         roles = (streamer,) if backend.queue is None else (backend.queue, streamer)
         loop = Loop(core, journal, pool, lanes, roles, orders, config.runtime_dir, HealthReport(installation))
         _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
@@ -143,6 +140,11 @@ def _configured(config: Config) -> Backend:
     if config.api.endpoint is None or token is None:
         raise StartError("no backend is configured: set CRONIUM_API_URL and CRONIUM_SERVICE_TOKEN, or use --standalone")
     return Backend(str(config.api.endpoint), str(config.logging.websocket.endpoint or ""), token.get_secret_value())
+
+
+def _speaker(config: Config, backend: Backend, installation: str) -> ContractBackend:
+    session = BackendSession(backend.http_url, backend.token, installation, config.api.timeout)
+    return ContractBackend(session, installation, config.jobs.types, certain=config.api.dialect == "contract")
 
 
 def _rules(config: Config, installation: str) -> Rules:

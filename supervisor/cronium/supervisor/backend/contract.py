@@ -23,13 +23,21 @@ from cronium.supervisor.core import events as on
 from cronium.supervisor.core.state import Lease, RetryRule
 
 _LEASE_EXTENSION_S = 60
+_OTHER_DIALECT = (
+    "the backend's queue answers without 'metadata', so it does not speak the contract dialect, and this version speaks no "
+    "other: check CRONIUM_API_URL, or set api.dialect to contract if you are sure that it does"
+)
 
 
 class ContractBackend:
-    """Speaks for one installation. `types`: kinds of job to ask for, empty for all."""
+    """Speaks for one installation. `types`: kinds of job to ask for, empty for all.
 
-    def __init__(self, session: BackendSession, orchestrator_id: str, types: tuple[str, ...]) -> None:
+    `certain`: the backend speaks this dialect, whatever it looks like; otherwise its first answer has to show it.
+    """
+
+    def __init__(self, session: BackendSession, orchestrator_id: str, types: tuple[str, ...], *, certain: bool = False) -> None:
         self._session = session
+        self._certain = certain
         self._id = orchestrator_id
         self._types = types
 
@@ -48,6 +56,8 @@ class ContractBackend:
         if not isinstance(jobs, list):
             return on.PollFailed(action.key, "the queue's answer has no list of jobs")
         metadata = answer.body.get("metadata")
+        if not self._certain and not isinstance(metadata, Mapping):  # PROTOCOL.md: that is how the dialects are told apart
+            return on.PollFailed(action.key, _OTHER_DIALECT)
         metadata = metadata if isinstance(metadata, Mapping) else {}
         next_after = metadata.get("nextPollAfter")
         cancelled = metadata.get("cancelled")

@@ -14,7 +14,6 @@ from collections.abc import Callable
 import structlog
 
 from cronium.supervisor.backend.contract import ContractBackend
-from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 
@@ -24,12 +23,10 @@ _log = structlog.get_logger()
 
 
 class BackendLanes:
-    """All lanes. `connect` makes the session of one thread."""
+    """All lanes. `connect` makes the backend of one thread."""
 
-    def __init__(self, connect: Callable[[], BackendSession], orchestrator_id: str, types: tuple[str, ...]) -> None:
+    def __init__(self, connect: Callable[[], ContractBackend]) -> None:
         self._connect = connect
-        self._orchestrator_id = orchestrator_id
-        self._types = types
         self._events: queue.SimpleQueue[on.Event] = queue.SimpleQueue()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._queues: dict[str, queue.SimpleQueue[BackendAction | None]] = {}
@@ -59,7 +56,7 @@ class BackendLanes:
         return events
 
     def _run(self, lane: str) -> None:
-        backend = ContractBackend(self._connect(), self._orchestrator_id, self._types)
+        backend = self._connect()
         while (action := self._queues[lane].get()) is not None:
             try:
                 event = _carry_out(backend, action)

@@ -202,6 +202,17 @@ def test_an_answer_of_the_queue_without_jobs_is_a_failed_poll(body: bytes) -> No
         assert isinstance(poll(url), on.PollFailed)
 
 
+def test_a_backend_of_another_dialect_is_told_and_none_of_its_jobs_is_taken() -> None:
+    job = {"id": "good", "execution": {"script": {"type": "bash", "content": "echo"}}}
+    body = json.dumps({"jobs": [job], "count": 1}).encode()
+    with server(answering(200, body)) as url:
+        failed = poll(url)
+        certain = ContractBackend(session(url), "install-1", (), certain=True).poll(do.Poll("key", 5, 0.0))
+    assert isinstance(failed, on.PollFailed)
+    assert "contract dialect" in failed.reason
+    assert isinstance(certain, on.Polled)
+
+
 @pytest.mark.parametrize("status", [404, 409, 410])
 def test_a_lease_that_is_gone_is_lost_and_nothing_else_is(status: int) -> None:
     action = do.RenewLease("a/b", "token", None, None)
