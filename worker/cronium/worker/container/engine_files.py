@@ -204,6 +204,10 @@ class EngineFiles:
             self._sizes.send(lambda: self._engine.run(self._container, command, _ROOT))
         return self._too_much
 
+    def leave_out(self, stream: str) -> Gap | None:  # noqa: ARG002 - the protocol's signature
+        """See `Files`. What is left is fetched with a bound of its own."""
+        return None
+
     def fetch(self) -> None:
         """See `Files`: blocks while what is left comes from the volume. Raises ExecutionError."""
         for stream in (self._output, self._words):  # what they still hold is not counted, and comes from the volume

@@ -67,6 +67,11 @@ class Execution:
         """When (monotonic) the script's time is over; it has not begun to count before the script has."""
         return (self.began_s or time.monotonic()) + self.plan.limits.timeout_s
 
+    @property
+    def flooded(self) -> bool:
+        """Whether it was ended because its files held too much."""
+        return self.verdict is not None and self.verdict.reason is Reason.OUTPUT_FLOOD
+
     def begin(self, began_s: float, started_ms: int) -> None:
         """The script has begun (monotonic and Unix time); the first word on it counts."""
         self.began_s = self.began_s or began_s

@@ -44,6 +44,9 @@ class Files(Protocol):
     def overfull(self) -> str | None:
         """What holds more than it may, in words; None when all is well."""
 
+    def leave_out(self, stream: str) -> Gap | None:
+        """After a flood: pass over what a stream still holds, if that is more than its bound."""
+
     @property
     def drained(self) -> bool:
         """After the container's end: whether `take` has brought what was on its way."""

@@ -27,10 +27,13 @@ def follow(execution: Execution) -> Iterator[Update]:
     files = execution.files
     assert files is not None  # noqa: S101 - `create` or `adopt` come before
     end, enforcer, watch = End(execution), Enforcer(execution), Watch(execution)
-    fetched = False
+    fetched = told_flood = False
     try:
         while True:
             over = end.known  # asked before reading: what is read after the end is all there is
+            if over and not told_flood and execution.flooded:
+                told_flood = True
+                yield from _left_out(execution, files)
             yield from _news(execution, files)
             quiet = yield from _output(execution, files)
             files.give_back({name: execution.control.durable(name) for name in STREAMS})
@@ -69,6 +72,15 @@ def _output(execution: Execution, files: Files) -> Generator[Update, None, bool]
         execution.offsets[piece.stream] = piece.offset
         yield piece
     return False
+
+
+def _left_out(execution: Execution, files: Files) -> Iterator[Update]:
+    """After a flood: what nobody would want to read is not sent either."""
+    for name in STREAMS:
+        gap = files.leave_out(name)
+        if gap is not None:
+            execution.offsets[name] = gap.offset
+            yield gap
 
 
 def _news(execution: Execution, files: Files) -> Iterator[Update]:

@@ -132,6 +132,14 @@ class HostFiles:
                 return f"its file '{name}' holds {held} bytes; at most {most}"
         return None
 
+    def leave_out(self, stream: str) -> Gap | None:
+        """See `Files`."""
+        size, offset = os.fstat(self._files[stream]).st_size, self._offsets[stream]
+        if size - offset <= self._max_unread:
+            return None
+        self._offsets[stream] = size
+        return Gap(stream, f"{size - offset} bytes of {stream} were left out: the script wrote past the bound", size)
+
     @property
     def drained(self) -> bool:
         """See `Files`: nothing is ever on its way."""
