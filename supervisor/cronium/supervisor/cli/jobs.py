@@ -45,17 +45,21 @@ def jobs_command(
         if as_json:
             typer.echo(json.dumps([dict(job.raw) for job in found], indent=2))
         else:
-            Console().print(jobs_table(found, datetime.now(UTC)), soft_wrap=False)
+            # An id must be whole, to be copied: a narrow terminal wraps the row, a pipe has all the room there is.
+            Console(width=max(Console().width, _LEAST_WIDTH)).print(jobs_table(found, datetime.now(UTC)))
             if not found:
                 typer.echo("No jobs. Next: cronium-supervisor submit FILE", err=True)
+
+
+_LEAST_WIDTH = 100  # room for the longest of our own ids and the other columns
 
 
 def jobs_table(jobs: list[JobSummary], now: datetime) -> Table:
     """For people."""
     table = Table("job", "status", "exit code", "created", "duration", "attempts", box=None, header_style="dim")
-    table.columns[0].no_wrap = True
-    for column in table.columns[1:]:
+    for column in table.columns:
         column.no_wrap = True
+    table.columns[0].min_width = max((len(job.id) for job in jobs), default=0)
     for job in jobs:
         table.add_row(
             job.id,
