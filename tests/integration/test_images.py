@@ -4,10 +4,7 @@ A whole build from packages runs only where images are missing (bin/test does th
 `unit/supervisor/images`.
 """
 
-import io
 import json
-import shutil
-import tarfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +19,6 @@ from cronium.supervisor.images import alpine
 from cronium.supervisor.images.build import build_missing
 from cronium.supervisor.images.catalog import Family
 from cronium.supervisor.images.events import Built, ImageBuildError, Skipped, Step
-from cronium.supervisor.images.inspect import NEEDED, ImageCheckError, inspect_image
 
 Images = dict[ScriptType, str]
 
@@ -42,21 +38,6 @@ def scratch_tag(docker_client: DockerClient) -> Iterator[str]:
     yield name
     if docker_client.api.images(name):
         docker_client.api.remove_image(name, force=True)
-
-
-def import_files(client: DockerClient, name: str, files: dict[str, Path | str]) -> None:
-    """Make an image of a few files: a path is copied, a text is where a link points to."""
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path, source in files.items():
-            if isinstance(source, Path):
-                tar.add(source, path)
-            else:
-                link = tarfile.TarInfo(path)
-                link.type, link.linkname = tarfile.SYMTYPE, source
-                tar.addfile(link)
-    repository, tag = name.split(":")
-    client.api.import_image_from_data(archive.getvalue(), repository, tag)
 
 
 def run_locked_down(client: DockerClient, image: str, script: str) -> str:
@@ -107,52 +88,6 @@ def test_python_and_node_share_the_layers_of_bash(docker_client: DockerClient, r
     base = layers[ScriptType.BASH]
     assert layers[ScriptType.PYTHON][: len(base)] == base
     assert layers[ScriptType.NODE][: len(base)] == base
-
-
-@pytest.mark.parametrize("script", list(ScriptType))
-def test_the_launcher_runs_in_every_runner_image(
-    docker_client: DockerClient, runner_images: Images, tmp_path: Path, script: ScriptType
-) -> None:
-    assert inspect_image(docker_client, runner_images[script], tmp_path).fit
-
-
-def test_an_image_without_a_shell_lacks_everything(docker_client: DockerClient, scratch_tag: str, tmp_path: Path) -> None:
-    busybox = Path(shutil.which("busybox") or "/bin/busybox")
-    import_files(docker_client, scratch_tag, {"bin/busybox": busybox})
-    assert inspect_image(docker_client, scratch_tag, tmp_path).missing == NEEDED
-
-
-def test_an_image_with_part_of_the_tools_is_told_what_it_lacks(
-    docker_client: DockerClient, runner_images: Images, scratch_tag: str, tmp_path: Path
-) -> None:
-    # `command -v` of this shell knows no programs but those on PATH, so what was removed is missing.
-    container = docker_client.containers.create(
-        runner_images[ScriptType.BASH], ["rm", "/usr/bin/mkfifo", "/usr/bin/stat"], user="0:0", network_mode="none"
-    )
-    try:
-        container.start()
-        assert container.wait(timeout=30)["StatusCode"] == 0
-        container.commit(*scratch_tag.split(":"))
-    finally:
-        container.remove(force=True)
-    fitness = inspect_image(docker_client, scratch_tag, tmp_path)
-    assert not fitness.fit
-    assert fitness.missing == ("mkfifo", "stat")
-
-
-def test_an_image_is_asked_once(docker_client: DockerClient, runner_images: Images, tmp_path: Path) -> None:
-    # Guards: the answer costs a container's start only the first time, also after a restart of the supervisor.
-    first = inspect_image(docker_client, runner_images[ScriptType.BASH], tmp_path)
-    cache = tmp_path / "images.json"
-    cache.write_text(json.dumps({first.image_id: ["as remembered"]}))
-    assert inspect_image(docker_client, runner_images[ScriptType.BASH], tmp_path).missing == ("as remembered",)
-    cache.write_text('{"cut sho')
-    assert inspect_image(docker_client, runner_images[ScriptType.BASH], tmp_path) == first
-
-
-def test_an_image_that_is_not_there_comes_with_the_command_that_makes_it(docker_client: DockerClient, tmp_path: Path) -> None:
-    with pytest.raises(ImageCheckError, match="cronium-supervisor images build"):
-        inspect_image(docker_client, "cronium/runner:nothing", tmp_path)
 
 
 def test_what_is_there_is_skipped_and_nothing_is_looked_for(docker_endpoint: str, runner_images: Images) -> None:

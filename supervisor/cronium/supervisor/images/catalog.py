@@ -53,9 +53,3 @@ def resolve(name: str, present: Collection[str]) -> str:
         if candidate in present:
             return candidate
     return name
-
-
-def command_that_builds(name: str) -> str | None:
-    """Say what a person types to get the image `name`; None if we do not build it."""
-    ours = parse(name)
-    return None if ours is None else f"cronium-supervisor images build {ours[0]}"

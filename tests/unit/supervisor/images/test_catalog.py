@@ -3,7 +3,7 @@
 import pytest
 
 from cronium.common.job import ScriptType
-from cronium.supervisor.images.catalog import Family, command_that_builds, parse, reference, resolve
+from cronium.supervisor.images.catalog import Family, parse, reference, resolve
 
 ALPINE, DEBIAN = "cronium/runner:python-alpine", "cronium/runner:python-debian"
 
@@ -30,8 +30,3 @@ def test_images_of_others_are_never_replaced() -> None:
 @pytest.mark.parametrize("family", list(Family))
 def test_every_name_is_read_back(script: ScriptType, family: Family) -> None:
     assert parse(reference(script, family)) == (script, family)
-
-
-def test_the_command_that_makes_an_image_is_known_for_ours_only() -> None:
-    assert command_that_builds(ALPINE) == "cronium-supervisor images build python"
-    assert command_that_builds("python:3.12") is None
