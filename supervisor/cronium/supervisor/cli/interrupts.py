@@ -33,7 +33,8 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         signal.set_wakeup_fd(-1)
         for number, before in self._before.items():
-            signal.signal(number, before)
+            # Who has asked for the end may ask once more while we leave: the exit code is known, and not to be lost by that.
+            signal.signal(number, signal.SIG_IGN if self.count else before)
         os.close(self._descriptor)
         os.close(self._wake)
 
