@@ -10,7 +10,6 @@ import time
 from dataclasses import dataclass, field
 
 from cronium.common.config.model import Logging
-from cronium.common.messages import Position
 from cronium.worker.executor import Gap, Log
 from cronium.worker.lines import MAX_BATCH_BYTES, LineEncoder
 from cronium.worker.sender import Sender
@@ -62,7 +61,8 @@ class OutputReader:
         self._tell_skipped()
         for stream in ("stdout", "stderr"):
             self.encoder.finish(self.place, stream, now_ms)
-        self._send(time.monotonic())
+        self._hand_over(time.monotonic())
+        self._transmit(time.monotonic())
 
     def room(self) -> int:
         """How many bytes the executor may hand over now."""
@@ -84,7 +84,7 @@ class OutputReader:
                 self.encoder.pending_bytes() >= MAX_BATCH_BYTES or self.encoder.pending_lines() >= self.logging.buffer.batch_size
             )
             if full or now_s >= due_s:
-                self._send(now_s)
+                self._hand_over(now_s)
                 due_s = None
         self._transmit(now_s)
         waits = (due_s, self.sender.wake_at_s(), unfinished_due_s)
@@ -93,10 +93,6 @@ class OutputReader:
     def durable(self) -> bool:
         """Whether all that was numbered survives a power cut."""
         return not self.encoder.pending_bytes() and self.sender.idle() and self.sender.safe(self.encoder.position)
-
-    def position(self) -> Position:
-        """Behind everything numbered so far."""
-        return self.encoder.position
 
     def _show_unfinished(self, now_s: float) -> float | None:
         """Number a line that stays unfinished, if that is not our doing; when (monotonic) to look again.
@@ -115,11 +111,11 @@ class OutputReader:
         unfinished_s = self.encoder.unfinished_since()
         return None if unfinished_s is None else unfinished_s + self.logging.partial_line_after
 
-    def _send(self, now_s: float) -> None:
+    def _hand_over(self, now_s: float) -> None:
+        """All that is encoded goes to the sender."""
         while batch := self.encoder.take():
             self.sender.take(batch)
             self._last_batch_s = now_s
-        self._transmit(now_s)
 
     def _transmit(self, now_s: float) -> None:
         due = self.sender.due(now_s)

@@ -36,7 +36,7 @@ class PositionLostError(CroniumError):
 class Sender:
     """What one reader of one job has on its way.
 
-    `opened` is False until the position is known. `position` is then where reading starts.
+    `position`: where reading starts; None until it is known.
     """
 
     job_id: str

@@ -114,12 +114,6 @@ class Engine:
             except NotFound:
                 return None
 
-    def image_names(self) -> frozenset[str]:
-        """Names with tags of all images that are present."""
-        with self._told("list images", Reason.ENGINE_ERROR):
-            images = self._client.images()
-        return frozenset(name for image in images for name in image.get("RepoTags") or ())
-
     def pull(self, name: str, timeout_s: float) -> None:
         """Fetch an image from its registry. Raises ExecutionError: image_auth, image_missing or pull_failed."""
         repository, tag = split_reference(name)
