@@ -50,6 +50,14 @@ class Reason(StrEnum):
     PULL_FAILED = "pull_failed"
     CREATE_FAILED = "create_failed"
     START_FAILED = "start_failed"
+    UNREACHABLE = "unreachable"
+    AUTH_FAILED = "auth_failed"
+    KEY_INVALID = "key_invalid"
+    HOST_KEY_UNKNOWN = "host_key_unknown"
+    HOST_KEY_CHANGED = "host_key_changed"
+    SSH_PROTOCOL = "ssh_protocol"
+    SERVER_UNSUITABLE = "server_unsuitable"
+    HOST_REBOOTED = "host_rebooted"
     INTERNAL = "internal"
 
 
@@ -77,6 +85,14 @@ _TYPE_OF: Mapping[Reason, ErrorType] = {
     Reason.PULL_FAILED: ErrorType.DOCKER,
     Reason.CREATE_FAILED: ErrorType.DOCKER,
     Reason.START_FAILED: ErrorType.DOCKER,
+    Reason.UNREACHABLE: ErrorType.SSH,
+    Reason.AUTH_FAILED: ErrorType.SSH,
+    Reason.KEY_INVALID: ErrorType.SSH,
+    Reason.HOST_KEY_UNKNOWN: ErrorType.SSH,
+    Reason.HOST_KEY_CHANGED: ErrorType.SSH,
+    Reason.SSH_PROTOCOL: ErrorType.SSH,
+    Reason.SERVER_UNSUITABLE: ErrorType.SSH,
+    Reason.HOST_REBOOTED: ErrorType.SSH,
     Reason.INTERNAL: ErrorType.RESOURCE,
 }
 
@@ -90,6 +106,11 @@ _FINAL = frozenset(
         Reason.IMAGE_AUTH,
         Reason.IMAGE_UNSUITABLE,
         Reason.INTERPRETER_MISSING,
+        Reason.AUTH_FAILED,
+        Reason.KEY_INVALID,
+        Reason.HOST_KEY_UNKNOWN,
+        Reason.HOST_KEY_CHANGED,
+        Reason.SERVER_UNSUITABLE,
     }
 )
 

@@ -1,4 +1,4 @@
-"""Files of ours that are made once and then only read: an id, a key. Used by whoever starts first."""
+"""Files of ours: made once and then only read (an id, a key), and whose they are. Used by whoever starts first."""
 
 from __future__ import annotations
 
@@ -26,3 +26,10 @@ def write_once(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def give_to_folders_owner(descriptor: int, path: Path) -> None:
+    """What root makes in somebody's folder (a command by sudo) is theirs, or the supervisor could not use it. Raises OSError."""
+    if os.geteuid() == 0 and not path.is_symlink():
+        folder = path.parent.stat()
+        os.fchown(descriptor, folder.st_uid, folder.st_gid)

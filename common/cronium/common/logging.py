@@ -8,7 +8,7 @@ where they apply `job_id`, `error`, `duration` (seconds); everything else stands
 import logging
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, Protocol, cast
@@ -17,7 +17,7 @@ import structlog
 from structlog.typing import EventDict, ExcInfo, WrappedLogger
 
 from cronium.common.log_lines import NAMED, ConsoleLine, LineWriter, json_line
-from cronium.common.redact import Redactor
+from cronium.common.redact import Plain, Redactor
 
 LogFormat = Literal["json", "console"]
 
@@ -93,6 +93,13 @@ def hiding(secrets: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         structlog.configure(processors=before)
+
+
+def masked(values: Mapping[str, Any]) -> dict[str, Plain]:
+    """`values` plain, and masked as in an entry of the log: for what else we write down."""
+    steps = (step for step in structlog.get_config()["processors"] if isinstance(step, Redaction))
+    redactor = next((step.redactor for step in steps), Redactor())
+    return {name: redactor.entry(name, value) for name, value in values.items()}
 
 
 class Redaction:

@@ -89,8 +89,31 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ServerOutcome:
+    """How a job on several servers ended on one of them. `server`: its key (`Server.key`); `name`: its label."""
+
+    server: str
+    name: str
+    status: str
+    exit_code: int | None
+    reason: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A launcher that waits for a job on a server: `place` is its directory, and becomes the name of the job's place."""
+
+    server: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt ended. `status` is one of `completed`, `failed`, `timeout`, `cancelled` (PROTOCOL.md); times are Unix ms."""
+    """How an attempt ended. `status` is one of `completed`, `failed`, `timeout`, `cancelled` (PROTOCOL.md); times are Unix ms.
+
+    `servers`: one for each server of a job on several, also those on which an earlier attempt has already succeeded.
+    """
 
     status: str
     exit_code: int | None
@@ -99,6 +122,7 @@ class Outcome:
     ended_ms: int
     results: Results = Results()
     usage: Usage = Usage()
+    servers: tuple[ServerOutcome, ...] = ()
 
 
 # --- supervisor -> worker --------------------------------------------------------------------------------------------
@@ -110,7 +134,8 @@ class Dispatch:
 
     `job`: the job as the backend gave it, JSON. `generation` fences: it rises with every worker and attempt of a job.
     `fresh`: nobody has ever read from this job (first generation, no `next_sequence` from the backend), so the reader need
-    not ask the streamer first. `adopt`: another worker may have made the place already.
+    not ask the streamer first. `adopt`: another worker may have made the place already; `begun`: and is known to have started
+    the script in it. `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only).
     """
 
     job_id: str
@@ -121,6 +146,8 @@ class Dispatch:
     place: str
     fresh: bool
     adopt: bool
+    begun: bool = False
+    finished: tuple[ServerOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +185,29 @@ class PlacesUnknown:
     """
 
     places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUp:
+    """Remove what is left of a job in these places: its server was out of reach when it ended. `job` tells how to reach it."""
+
+    job_id: str
+    job: bytes
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUp:
+    """Connect to this job's servers, as more jobs for them are to be expected. The worker says what came of it (`Connected`)."""
+
+    job: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseConnections:
+    """Close the connections to these servers if no job uses them: others need their place. The answer is `Connected`."""
+
+    servers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,12 +269,60 @@ class AttemptEnded:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIdle:
-    """The place is removed; the worker can take another job."""
+    """The worker can take another job. `removed`: so is the place of the last one; otherwise somebody has to come back to it."""
 
     worker: str
     job_id: str
     generation: int
     memory_bytes: int
+    removed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptParked:
+    """The place cannot be reached, so the attempt waits there without a worker; everything read is durable.
+
+    Repeated until `Settled` comes. `error` says why, for people, and is how the job ends if nobody gets there until
+    `give_up_ms` (Unix). `begun`: its script has been started.
+    """
+
+    worker: str
+    job_id: str
+    generation: int
+    server: str
+    error: ErrorReport
+    give_up_ms: int
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """All servers (`Server.key`) to which the worker has a connection now, and where launchers wait. Said on every change;
+    a slot is said before anything of it exists.
+    """
+
+    worker: str
+    servers: tuple[str, ...]
+    slots: tuple[Slot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A login to a server was tried: it worked, or why it did not."""
+
+    worker: str
+    server: str
+    reached: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedUp:
+    """Answer to CleanUp: which of its places are gone for good."""
+
+    worker: str
+    job_id: str
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -396,6 +494,9 @@ Message = (
     | StopWorker
     | Housekeep
     | PlacesUnknown
+    | CleanUp
+    | WarmUp
+    | ReleaseConnections
     | WorkerReady
     | WorkerBeat
     | AttemptStatus
@@ -404,6 +505,10 @@ Message = (
     | WorkerIdle
     | PlacesSeen
     | HousekeepingDone
+    | AttemptParked
+    | Connected
+    | ServerSeen
+    | CleanedUp
     | Open
     | Batch
     | Said
@@ -426,6 +531,9 @@ MESSAGES: Mapping[int, type[Message]] = {
     4: StopWorker,
     5: Housekeep,
     6: PlacesUnknown,
+    7: CleanUp,
+    8: WarmUp,
+    9: ReleaseConnections,
     10: WorkerReady,
     11: WorkerBeat,
     12: AttemptStatus,
@@ -446,4 +554,8 @@ MESSAGES: Mapping[int, type[Message]] = {
     41: StreamerBeat,
     42: Summary,
     43: CancelHeard,
+    50: AttemptParked,
+    51: Connected,
+    52: ServerSeen,
+    53: CleanedUp,
 }

@@ -8,7 +8,10 @@ import pytest
 
 from cronium.common.errors import CroniumError, ErrorType, ExecutionError, Reason
 
-_FINAL = {"invalid_job", "unsupported", "cancelled", "image_missing", "image_auth", "image_unsuitable", "interpreter_missing"}
+_FINAL = {
+    "invalid_job", "unsupported", "cancelled", "image_missing", "image_auth", "image_unsuitable", "interpreter_missing",
+    "auth_failed", "key_invalid", "host_key_unknown", "host_key_changed", "server_unsuitable",
+}  # fmt: skip
 
 
 def test_the_types_are_the_seven_of_the_design() -> None:
@@ -42,5 +45,6 @@ def test_the_words_that_programs_compare_are_not_renamed() -> None:
         "invalid_job", "unsupported", "script_exit", "signal", "interpreter_missing", "launch_failed", "cancelled", "timeout",
         "oom", "pids", "disk_full", "output_flood", "output_lost", "worker_lost", "place_vanished", "engine_down",
         "engine_error", "image_missing", "image_auth", "image_unsuitable", "pull_failed", "create_failed", "start_failed",
-        "internal",
+        "unreachable", "auth_failed", "key_invalid", "host_key_unknown", "host_key_changed", "ssh_protocol", "server_unsuitable",
+        "host_rebooted", "internal",
     } <= {reason.value for reason in Reason}  # fmt: skip

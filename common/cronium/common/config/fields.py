@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, SecretStr
 
 from cronium.common.config.units import format_duration, format_size, parse_duration, parse_size
+from cronium.common.servers import parse_jump
 
 HIDDEN: Final = "********"
 """What is shown in a secret's place; its length says nothing about the secret's."""
@@ -111,6 +112,19 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _passphrase(value: SecretStr) -> SecretStr:
+    # A person types it in one line; a file that was read into it by mistake, as the key itself, is found here.
+    if re.search(r"[\x00-\x1f\x7f]", value.get_secret_value()):
+        raise ValueError("has line breaks or control characters in it")
+    return value
+
+
+def _jump(value: str) -> str:
+    if parse_jump(value) is None:
+        raise ValueError("is not written as allowed")
+    return value
+
+
 def _not_root(value: str) -> str:
     if int(value.partition(":")[0]) == 0:
         raise ValueError("is root: jobs never run as root")
@@ -156,11 +170,13 @@ HttpUrl = Annotated[str, AfterValidator(_url("http", "https")), Kind("a URL: htt
 WebSocketUrl = Annotated[str, AfterValidator(_url("ws", "wss")), Kind("a URL: ws://… or wss://…")]
 EngineUrl = Annotated[str, AfterValidator(_engine), Kind("unix:///path, tcp://host:port, http(s)://… or ssh://…")]
 Token = Annotated[SecretStr, AfterValidator(_token), Kind("printable ASCII without spaces", lambda _: HIDDEN)]
+Passphrase = Annotated[SecretStr, AfterValidator(_passphrase), Kind("one line of text", lambda _: HIDDEN)]
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), Kind("an absolute path")]
 UrlPath = Annotated[str, AfterValidator(_matching(r"/[A-Za-z0-9._~/-]*")), Kind("a path that begins with /")]
 UnixPath = Annotated[str, AfterValidator(_matching(r"/[^\x00-\x1f\x7f]*")), Kind("an absolute path on the server")]
 Host = Annotated[str, AfterValidator(_matching(r"[A-Za-z0-9._:-]{1,253}")), Kind("an IP address or a host name")]
+JumpHost = Annotated[str, AfterValidator(_jump), Kind("USER@HOST or USER@HOST:PORT")]
 InstallationId = Annotated[
     str,
     AfterValidator(_matching(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")),

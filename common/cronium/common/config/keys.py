@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cronium.common.config.fields import Env, Kind, Token
+from cronium.common.config.fields import Env, Kind, Passphrase, Token
 from cronium.common.config.model import Config
 
 ROOT: Final = "orchestrator"
@@ -117,7 +117,7 @@ def _key(field: FieldInfo, path: tuple[str, ...], attributes: tuple[str, ...]) -
         allowed=kind.allowed + _range(kind, marks),
         description=field.description or "",
         default=None if field.default is PydanticUndefined else field.default,
-        secret=kind in _marks(Token),
+        secret=kind in (*_marks(Token), *_marks(Passphrase)),
         env=(ENV_PREFIX + "_".join(attributes).upper(), *env.names),
         env_last=env.last,
     )

@@ -5,6 +5,7 @@ names in snake case; durations are seconds (float), sizes are bytes (int). What 
 `rules`; where a value comes from is `load`'s business. Nothing is read from the machine here.
 """
 
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from pydantic import AliasGenerator, BaseModel, ConfigDict, Field
@@ -26,10 +27,12 @@ from cronium.common.config.fields import (
     ImagePatterns,
     ImageReference,
     InstallationId,
+    JumpHost,
     Kind,
     Labels,
     NetworkName,
     NetworkNames,
+    Passphrase,
     Seconds,
     Token,
     UnixPath,
@@ -246,6 +249,16 @@ class SshConnectionPool(Section):
         default=5 * MINUTE_S, ge=1, le=24 * HOUR_S, description="Time after which an unused connection is closed"
     )
     health_check_interval: Seconds = Field(default=30.0, ge=1, le=HOUR_S, description="How often an unused connection is checked")
+    keepalive_interval: Seconds = Field(
+        default=5.0, ge=0.5, le=HOUR_S, description="How often a used connection is checked; after three silent ones it is dead"
+    )
+    connect_timeout: Seconds = Field(
+        default=15.0, ge=1, le=10 * MINUTE_S, description="Longest time from a connection's start to its login"
+    )
+    max_dials: int = Field(
+        default=3, ge=1, le=100, description="Most logins to one server at the same moment (below sshd's MaxStartups)"
+    )
+    warm: bool = Field(default=True, description="Keep a launcher waiting on each unused connection, for a quicker start")
 
 
 class SshExecution(Section):
@@ -253,6 +266,12 @@ class SshExecution(Section):
 
     default_shell: UnixPath = Field(default="/bin/bash", description="Shell for bash scripts")
     temp_dir: UnixPath = Field(default="/tmp/cronium", description="Where jobs have their directories; -UID is added")  # noqa: S108 - a path on the server; SEED's
+    remote_ttl: Seconds = Field(
+        default=24 * HOUR_S,
+        ge=MINUTE_S,
+        le=90 * 24 * HOUR_S,
+        description="Time after its end for which a job's directory waits on a server for somebody to come back",
+    )
 
 
 class SshCircuitBreaker(Section):
@@ -262,6 +281,9 @@ class SshCircuitBreaker(Section):
         default=5, ge=1, le=1000, description="Failed connections in a row after which a server is left alone"
     )
     recovery_timeout: Seconds = Field(default=MINUTE_S, ge=1, le=24 * HOUR_S, description="Time after which it is tried again")
+    when_open: Literal["wait", "fail"] = Field(
+        default="wait", description="A job for a server that is left alone waits for it, or fails at once"
+    )
 
 
 class Ssh(Section):
@@ -270,6 +292,28 @@ class Ssh(Section):
     connection_pool: SshConnectionPool = SshConnectionPool()
     execution: SshExecution = SshExecution()
     circuit_breaker: SshCircuitBreaker = SshCircuitBreaker()
+    known_hosts: Literal["strict", "accept-new"] = Field(
+        default="strict", description="A server whose key is not known is refused, or its first key is taken down"
+    )
+    known_hosts_file: AbsolutePath | None = Field(
+        default=None, description="The servers' keys, as OpenSSH's known_hosts; empty = known_hosts in stateDir"
+    )
+    key_path: AbsolutePath | None = Field(
+        default=None, description="Private key for servers that bring none; beside it KEY-cert.pub, if there is one"
+    )
+    key_passphrase: Passphrase | None = Field(default=None, description="Passphrase of the key at keyPath")
+    allow_password: bool = Field(default=False, description="Log in with a password where a server has one and no key")
+    proxy_jump: JumpHost | None = Field(default=None, description="Server through which all others are reached: USER@HOST[:PORT]")
+    unreachable_after: Seconds = Field(
+        default=15 * MINUTE_S,
+        ge=1,
+        le=30 * 24 * HOUR_S,
+        description="Time beyond a job's deadline for which an unreachable server is waited for",
+    )
+
+    def known_hosts_path(self, state_dir: Path) -> Path:
+        """The file of the servers' keys."""
+        return self.known_hosts_file or state_dir / "known_hosts"
 
 
 class WebSocket(Section):
@@ -413,6 +457,11 @@ class Config(Section):
     logging: Logging = Logging()
     monitoring: Monitoring = Monitoring()
     standalone: Standalone = Standalone()
+
+    @property
+    def audit_dir(self) -> Path:
+        """The folder of the audit log."""
+        return self.state_dir / "audit"
 
     def without_secrets(self) -> "Config":
         """The same without the service token: what a worker is given."""

@@ -30,12 +30,14 @@ class Entry:
 COMMANDS: Mapping[str, Entry] = {
     "run": Entry("run", "Run the supervisor in the foreground (the default)."),
     "validate": Entry("validate", "Check the configuration, and show what is in force."),
-    "exec": Entry("exec", "Run one job here, without a backend."),
+    "exec": Entry("exec", "Run one job here, or on a server, without a backend."),
     "submit": Entry("submit", "Submit a job to the standalone queue."),
     "jobs": Entry("jobs", "List the jobs of the standalone queue."),
     "logs": Entry("logs", "Show the lines of a job of the standalone queue."),
     "cancel": Entry("cancel", "End a job of the standalone queue."),
     "images": Entry("images", "Build and list the images that jobs run in."),
+    "ssh": Entry("ssh", "Know the servers that jobs run on."),
+    "audit": Entry("audit", "Check the record of what was done on servers."),
     "quickstart": Entry("quickstart", "Run three jobs here: from nothing to a table of what they did."),
 }
 

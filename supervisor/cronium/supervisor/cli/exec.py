@@ -54,9 +54,17 @@ def exec_command(
     outcome: Annotated[
         Path | None, typer.Option("--outcome", metavar="FILE", help="Write how it ended, with its results, here as JSON.")
     ] = None,
+    ssh: Annotated[
+        list[str] | None,
+        typer.Option("--ssh", metavar="USER@HOST[:PORT]", help="Run it on this server instead; more than one: on each of them."),
+    ] = None,
+    identity: Annotated[
+        Path | None,
+        typer.Option("--identity", "-i", metavar="FILE", help="Private key for --ssh; otherwise ssh.keyPath, or one of ~/.ssh."),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Run one job here, without a backend.
+    """Run one job here, or on a server, without a backend.
 
     What the script prints comes out as it is, stdout on stdout and stderr on stderr. Ctrl-C ends the job, Ctrl-C again kills it.
 
@@ -64,6 +72,7 @@ def exec_command(
     (as other signals: 128 and its number).
     """
     from cronium.supervisor.cli.job_file import JobFileError, JobOptions, read_environment, read_job
+    from cronium.supervisor.cli.job_target import aim_at
 
     try:
         options = JobOptions(
@@ -75,10 +84,12 @@ def exec_command(
             memory_bytes=size(memory, "--memory"),
         )
         job = read_job(file, options)
+        loaded = load_or_exit(config, standalone=True)
+        aim_at(job, tuple(ssh or ()), identity, loaded.config.ssh.key_path)
     except JobFileError as error:
         fail(error, USAGE)
     job.setdefault("id", file.stem or "job")
-    raise typer.Exit(_run(load_or_exit(config, standalone=True), job, output_dir, outcome))
+    raise typer.Exit(_run(loaded, job, output_dir, outcome))
 
 
 def _run(loaded: LoadedConfig, job: dict[str, Any], output_dir: Path | None, outcome_file: Path | None) -> int:
@@ -146,7 +157,14 @@ def _settings(loaded: LoadedConfig) -> dict[str, object]:
 
     folder = _folder(loaded.config.state_dir)
     installation = f"{FOLDER}-{installation_id(folder)}"
-    return {**worker_settings(loaded.config, installation), "name": FOLDER, "number": 0, "state_dir": folder}
+    own = {
+        "name": FOLDER,
+        "number": 0,
+        "state_dir": folder,
+        "runtime_dir": folder,
+        "audit_dir": folder.parent / loaded.config.audit_dir.name,
+    }
+    return {**worker_settings(loaded.config, installation), **own}
 
 
 def _folder(state_dir: Path) -> Path:

@@ -34,9 +34,9 @@ def test_the_spellings_of_the_design_are_kept() -> None:
     assert all_keys()["container.security.readOnlyRootFS"].env == ("CRONIUM_CONTAINER_SECURITY_READ_ONLY_ROOT_FS",)
 
 
-def test_only_the_token_is_a_secret() -> None:
+def test_only_the_token_and_the_keys_passphrase_are_secrets() -> None:
     """A new secret must be named here, so that somebody has thought of where it is shown."""
-    assert [key.path for key in all_keys().values() if key.secret] == ["api.token"]
+    assert [key.path for key in all_keys().values() if key.secret] == ["api.token", "ssh.keyPassphrase"]
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,12 @@ def another(key: Key) -> list[tuple[str, object]]:
                 "container.labels": [("team=ops,zone=a", {"team": "ops", "zone": "a"})],
                 "ssh.execution.defaultShell": [("/bin/sh", "/bin/sh")],
                 "ssh.execution.tempDir": [("/var/tmp/cronium", "/var/tmp/cronium")],
+                "ssh.circuitBreaker.whenOpen": [("fail", "fail")],
+                "ssh.knownHosts": [("accept-new", "accept-new")],
+                "ssh.knownHostsFile": [("/etc/ssh/ssh_known_hosts", Path("/etc/ssh/ssh_known_hosts"))],
+                "ssh.keyPath": [("/etc/cronium/id_ed25519", Path("/etc/cronium/id_ed25519"))],
+                "ssh.keyPassphrase": [("wörter mit raum", SecretStr("wörter mit raum"))],
+                "ssh.proxyJump": [("ops@bastion.example:2222", "ops@bastion.example:2222")],
                 "logging.websocket.endpoint": [("ws://other:1/socket", "ws://other:1/socket")],
                 "logging.rateLimit.overflow": [("drop", "drop")],
                 "monitoring.metrics.path": [("/other", "/other")],
@@ -174,6 +180,25 @@ def test_every_key_can_be_overridden_by_its_own_variable(key: Key, tmp_path: Pat
         assert loaded.sources[key.path] == f"environment {key.env[0]}"
         return
     pytest.fail(f"none of {candidates} is taken")
+
+
+def test_the_files_for_ssh_are_named_by_the_variables_that_are_promised() -> None:
+    names = {"CRONIUM_SSH_KNOWN_HOSTS_FILE": "/etc/ssh/ssh_known_hosts", "CRONIUM_SSH_KEY_PATH": "/etc/cronium/key"}
+    ssh = load_config(None, names, standalone=True).config.ssh
+    assert (ssh.known_hosts_file, ssh.key_path) == (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/cronium/key"))
+    assert ssh.known_hosts == "strict"
+
+
+@pytest.mark.parametrize("text", ["bastion", "a@b:0", "a@b:65536", "-a@b", "a@b c", "a@@b", "a/b@c", "a@[::1"])
+def test_a_jump_host_that_nobody_could_reach_is_refused(text: str) -> None:
+    """What is taken here is understood where it is used: a jump that is dropped in silence would go round a bastion."""
+    assert problems(None, {"CRONIUM_SSH_PROXY_JUMP": text})["ssh.proxyJump"].allowed == "USER@HOST or USER@HOST:PORT"
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\x00", "tab\t"])
+def test_a_passphrase_is_one_line_and_never_shown(text: str) -> None:
+    problem = problems(None, {"CRONIUM_SSH_KEY_PASSPHRASE": text})["ssh.keyPassphrase"]
+    assert text not in repr(problem)
 
 
 @pytest.mark.parametrize("key", EVERY_KEY)
