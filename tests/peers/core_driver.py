@@ -112,10 +112,12 @@ class Driver:
         if self.wanted(do.TidyAt):
             self.give(on.WorkerHasTidied(worker))
 
-    def deliver(self, *job_ids: str, retry: RetryRule | None = None, refusal: Outcome | None = None) -> None:
+    def deliver(
+        self, *job_ids: str, retry: RetryRule | None = None, refusal: Outcome | None = None, servers: tuple[str, ...] = ()
+    ) -> None:
         """The queue brings jobs."""
         assert self.poll_key is not None
-        jobs = tuple(on.QueuedJob(job_id, b"payload", 5, retry or RetryRule(), refusal) for job_id in job_ids)
+        jobs = tuple(on.QueuedJob(job_id, b"payload", 5, retry or RetryRule(), refusal, servers) for job_id in job_ids)
         self.give(on.Polled(self.poll_key, jobs))
 
     def take(self, action: do.Acknowledge | do.SayStatus | do.SayComplete, *, epoch: int = 1, **more: object) -> None:
@@ -126,17 +128,34 @@ class Driver:
         else:
             self.give(on.Taken(action.job_id, action.key, **more))  # type: ignore[arg-type]
 
-    def run(self, job_id: str = "a", retry: RetryRule | None = None) -> do.DispatchTo:
+    def run(self, job_id: str = "a", retry: RetryRule | None = None, servers: tuple[str, ...] = ()) -> do.DispatchTo:
         """A job comes, is acknowledged and given to a worker."""
         self.start_workers()
-        self.deliver(job_id, retry=retry)
-        self.take(self.one(do.Acknowledge))
+        self.bring(job_id, retry=retry, servers=servers)
         return self.one(do.DispatchTo)
+
+    def bring(self, job_id: str, retry: RetryRule | None = None, servers: tuple[str, ...] = ()) -> None:
+        """A job comes and is acknowledged."""
+        if self.poll_key is None:
+            self.tick(after_s=40)
+        self.deliver(job_id, retry=retry, servers=servers)
+        self.take(self.one(do.Acknowledge))
 
     def end(self, order: do.DispatchTo, ended: Outcome | None = None) -> None:
         """An attempt is over."""
         self.give(on.AttemptOver(order.worker, order.job_id, order.generation, ended or outcome()))
 
-    def idle(self, order: do.DispatchTo, memory_bytes: int = 0) -> None:
-        """Its worker has removed the place."""
-        self.give(on.WorkerIsIdle(order.worker, order.job_id, order.generation, memory_bytes))
+    def idle(self, order: do.DispatchTo, memory_bytes: int = 0, *, removed: bool = True) -> None:
+        """Its worker has removed the place, or could not."""
+        self.give(on.WorkerIsIdle(order.worker, order.job_id, order.generation, memory_bytes, removed))
+
+    def park(self, order: do.DispatchTo, *, begun: bool, give_up_s: float = 600.0) -> None:
+        """Its worker cannot get to the server of its place, and lets go of it."""
+        server = self.records[order.job_id].servers[0]
+        error = ExecutionError(Reason.UNREACHABLE, "no answer").report()
+        give_up_ms = self.now().unix_ms + round(give_up_s * 1000)
+        self.give(on.AttemptParked(order.worker, order.job_id, order.generation, server, error, give_up_ms, begun))
+
+    def reached(self, server: str, *, reached: bool = True) -> None:
+        """A worker tried to get to a server."""
+        self.give(on.ServerSeen("worker-1", server, reached, "" if reached else "no route"))

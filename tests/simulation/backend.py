@@ -31,6 +31,7 @@ class Submitted:
     invalid: bool
     poison: bool
     ask_retry: bool
+    servers: tuple[str, ...]
     cancelled: bool = False
 
 
@@ -77,6 +78,7 @@ class Backend:
             invalid=chance.random() < plan.invalid,
             poison=chance.random() < plan.poison,
             ask_retry=chance.random() < plan.retries_asked,
+            servers=world.servers.choose(),
         )
         if chance.random() < plan.cancels:
             world.clock.after(chance.uniform(0, 8), lambda: self._cancel(job_id))
@@ -225,7 +227,7 @@ class Backend:
         if known.invalid:
             error = ExecutionError(Reason.INVALID_JOB, "no job").report()
             refusal = Outcome("failed", None, error, 0, 0)
-        return on.QueuedJob(job.id, b"payload", job.priority, known.retry, refusal)
+        return on.QueuedJob(job.id, b"payload", job.priority, known.retry, refusal, known.servers)
 
     def acknowledge(self, action: do.Acknowledge) -> None:
         def perform() -> on.Event:

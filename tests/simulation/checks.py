@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cronium.common.errors import Reason
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
-from cronium.supervisor.core.state import ACTIVE, JobRecord, JobState
+from cronium.supervisor.core.state import ACTIVE, JobRecord, JobState, Worker
 from cronium.supervisor.standalone.rules import Status
 from simulation.backend import OURS
+from simulation.breaker_checks import BreakerChecks
 
 if TYPE_CHECKING:
     from simulation.fleet import Place, SimWorker
@@ -44,6 +45,7 @@ class Checks:
         self._workers: set[str] = set()
         self._ready: set[str] = set()
         self._polling = self._draining = False
+        self._breakers = BreakerChecks(self._world)
 
     # --- each step ---------------------------------------------------------------------------------------------------
 
@@ -78,6 +80,9 @@ class Checks:
             written = records[record.job_id]
             if written is not record and written != record:
                 assert _as_restored(written, record) == record, f"not written: {record}; the journal has {written}"
+        if self._world.plan.servers:
+            self._breakers.step(event, step, core)
+        self._nobody_is_held_up(jobs, workers)
         announced: set[tuple[str, str, int]] = set()
         for action in step.actions:
             if isinstance(action, do.AnnounceWriter):
@@ -120,7 +125,8 @@ class Checks:
             case do.SayStatus(job_id, key, epoch, _, attempt):
                 record = journal.records[job_id]
                 assert record.acknowledged, "acknowledge comes first"
-                assert (record.state, record.epoch, record.attempt) == (JobState.RUNNING, epoch, attempt)
+                state = JobState.READY if record.parked is not None else JobState.RUNNING
+                assert (record.state, record.epoch, record.attempt) == (state, epoch, attempt)
                 assert key not in self._said, "a key is used for two statuses"
                 self._statement(job_id, key, ("status", key))
             case do.SayComplete(job_id, key, epoch, attempt, outcome, summary):
@@ -139,7 +145,9 @@ class Checks:
                 assert not self._polling
                 assert not self._draining
                 assert key == journal.poll_key, "the key of a poll is written down first"
-                free = self._world.plan.rules.max_concurrent - sum(1 for r in core.jobs() if r.state in ACTIVE)
+                active = sum(1 for r in core.jobs() if r.state in ACTIVE and r.waits_for is None)
+                free = self._world.plan.rules.max_concurrent - active
+                assert len(core.jobs()) < self._world.plan.rules.most_jobs
                 assert 1 <= limit <= free, f"{limit} jobs asked for, {free} slots free"
                 self._polling = True
             case do.StartWorker(name):
@@ -148,12 +156,24 @@ class Checks:
             case do.DispatchTo():
                 assert (action.worker, action.job_id, action.generation) in announced, "announced before it is dispatched"
                 self._dispatch(action)
+            case do.WarmUpAt(worker, job_id) | do.CleanUpAt(worker, job_id):
+                assert journal.payloads[job_id], "nothing is left that tells how to get there"
+                assert worker in self._ready
+                assert worker not in self._busy
+            case do.ReleaseAt(worker):
+                assert worker in self._ready
             case do.SettleAt(_, job_id, generation):
                 assert not self._runs(job_id, generation), "settled without an outcome in the journal"
             case do.Exit():
                 assert not core.jobs()
             case _:
                 pass
+
+    def _nobody_is_held_up(self, jobs: Iterable[JobRecord], workers: Sequence[Worker]) -> None:
+        """A job in a container waits for workers and for its turn, never for other jobs' servers."""
+        if any(r.state is JobState.READY and not r.servers and r.place is None for r in jobs):
+            busy = sum(1 for worker in workers if worker.job_id is not None)
+            assert busy >= self._world.plan.rules.max_concurrent or not any(worker.idle() for worker in workers)
 
     def _statement(self, job_id: str, key: str, what: object) -> None:
         assert job_id not in self._in_flight, "two statements about one job at once"
@@ -224,12 +244,12 @@ class Checks:
     def script_starts(self, place: Place, places: Iterable[Place]) -> None:
         assert place.starts == 1, "a script is started once"
         for other in places:
-            if other is not place and other.job_id == place.job_id and other.state == "running":
+            if other.root() != place.root() and other.job_id == place.job_id and other.state == "running":
                 assert place.job_id in self._given_up, f"{other.name} still runs"
 
     def place_removed(self, place: Place) -> None:
         record = self._world.journal.records.get(place.job_id)
-        needed = record is not None and record.state in _UNDER_WAY and record.place == place.name
+        needed = record is not None and record.state in _UNDER_WAY and record.place == place.root()
         assert not needed, "a place is removed whose outcome is not in the journal"
 
     def place_reaped(self, place: Place, holders: list[SimWorker]) -> None:
@@ -251,7 +271,7 @@ class Checks:
             return False
         if any(worker.job_id is not None for worker in core.workers()):
             return False
-        return all(place.state == "removed" for place in self._world.fleet.places.values())
+        return all(place.state == "removed" or not place.job_id for place in self._reachable())  # or a launcher waits there
 
     def supervisor_leaves(self) -> None:
         for record in self._world.journal.records.values():
@@ -266,11 +286,17 @@ class Checks:
                 assert job.reports == 1, f"{job.id} has {job.reports} terminal reports"
                 assert ended is not None
                 assert (ended.outcome.status, ended.attempt) == (job.status.value, job.attempt)
-        for place in self._world.fleet.places.values():
+        for place in self._reachable():
             assert place.state == "removed", f"{place.name} is left behind"
+
+    def _reachable(self) -> list[Place]:
+        """All places but those on a server that never came back."""
+        return [p for p in self._world.fleet.places.values() if not p.key or not self._world.servers.is_lost(p.key)]
 
 
 def _as_restored(written: JobRecord, known: JobRecord) -> JobRecord:
     """What a restarted core makes of a record without writing it: its worker is gone, and with an ended attempt its place."""
     state = JobState.READY if written.state is JobState.RUNNING else written.state
-    return written.but(state=state, place=known.place if known.place is None else written.place)
+    if known.place is None:
+        return written.but(state=state, place=None, leftovers=known.leftovers)
+    return written.but(state=state)

@@ -21,7 +21,9 @@ _REPEAT_S = 1.0
 
 @dataclass(slots=True)
 class Place:
-    """Where an attempt runs. `state`: `made`, `running`, `ended`, `removed`."""
+    """Where an attempt runs. `state`: `made`, `running`, `ended`, `removed`. On a server: its `key`; `base`: the name that
+    stands in the journal.
+    """
 
     name: str
     job_id: str
@@ -30,6 +32,11 @@ class Place:
     state: str = "made"
     starts: int = 0
     outcome: Outcome | None = None
+    key: str = ""
+    base: str = ""
+
+    def root(self) -> str:
+        return self.base or self.name
 
 
 @dataclass(slots=True)
@@ -43,6 +50,10 @@ class SimWorker:
     cancels: int = 0
     settled: bool = False
     said_until_s: float = 0.0
+    connections: set[str] = field(default_factory=set)
+    dialing: set[str] = field(default_factory=set)
+    slots: dict[str, str] = field(default_factory=dict)
+    parks: on.AttemptParked | None = None
     inbox: deque[Callable[[], None]] = field(default_factory=deque)
 
 
@@ -66,12 +77,13 @@ class Fleet:
             if chance.random() < 0.5:
                 self._world.clock.after(0.1, lambda: self.kill(worker, "did not start"))
             return  # the other half hangs until it is ended
-        self._say(worker, on.WorkerIsReady(name), chance.choice([0.005, 0.3]))
+        self.say(worker, on.WorkerIsReady(name), chance.choice([0.005, 0.3]))
 
     def kill(self, worker: SimWorker, reason: str) -> None:
         """The process is gone; what it said before arrives before the news of its death."""
         if worker.alive:
             worker.alive = False
+            self._world.servers.died(worker)
             self._world.tell("dies", worker.name, reason)
             arrive_s = max(worker.said_until_s - self._world.clock.now_s, 0.0) + 0.001
             tell = self._world.supervisor.answerer()
@@ -81,6 +93,7 @@ class Fleet:
         """Their supervisor is gone."""
         for worker in self.workers.values():
             worker.alive = False
+            self._world.servers.died(worker)
         self.workers.clear()
 
     def stop(self, worker: SimWorker) -> None:
@@ -105,7 +118,7 @@ class Fleet:
         if world.plan.worker_death_s < 1e8:
             world.clock.after(chance.expovariate(1 / world.plan.worker_death_s), strike)
 
-    def _say(self, worker: SimWorker, event: on.Event, delay_s: float = 0.0) -> None:
+    def say(self, worker: SimWorker, event: on.Event, delay_s: float = 0.0) -> None:
         """To the supervisor, in order."""
         world = self._world
         at_s = max(world.clock.now_s + delay_s + world.chance.choice([0.001, 0.01, 0.2]), worker.said_until_s + 1e-6)
@@ -118,13 +131,13 @@ class Fleet:
         worker = self.workers.get(name)
         if worker is not None:
             worker.inbox.append(lambda: do_it(worker))
-            self._do(worker, self._world.chance.choice([0.001, 0.05]), lambda: self._take(worker))
+            self.do(worker, self._world.chance.choice([0.001, 0.05]), lambda: self._take(worker))
 
     @staticmethod
     def _take(worker: SimWorker) -> None:
         worker.inbox.popleft()()
 
-    def _do(self, worker: SimWorker, delay_s: float, step: Callable[[], None]) -> None:
+    def do(self, worker: SimWorker, delay_s: float, step: Callable[[], None]) -> None:
         """What a worker does after a while, if it lives; one that is stopped does it when it goes on."""
         clock = self._world.clock
 
@@ -142,55 +155,58 @@ class Fleet:
 
     def dispatch(self, worker: SimWorker, order: do.DispatchTo) -> None:
         self._world.checks.worker_takes(worker, order, [w for w in self.workers.values() if w.alive and w is not worker])
-        worker.order, worker.cancels, worker.settled = order, 0, False
-        self._say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "preparing"))
-        self._do(worker, self._world.chance.choice([0.01, 0.3, 1.0]), lambda: self._make_place(worker, order))
+        worker.order, worker.cancels, worker.settled, worker.parks = order, 0, False, None
+        self.say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "preparing"))
+        if self._world.backend.submitted[order.job_id].servers:
+            self.do(worker, 0.01, lambda: self._world.servers.run(worker, order))
+            return
+        self.do(worker, self._world.chance.choice([0.01, 0.3, 1.0]), lambda: self._make_place(worker, order))
 
     def _make_place(self, worker: SimWorker, order: do.DispatchTo) -> None:
         place = self.places.get(order.place)
         if place is None:
             if worker.cancels:
-                self._finish(worker, order, _outcome("cancelled", Reason.CANCELLED))
+                self.finish(worker, order, outcome_of("cancelled", Reason.CANCELLED))
                 return
             place = self.places[order.place] = Place(order.place, order.job_id, order.attempt, order.generation)
         place.generation = order.generation
-        self._do(worker, self._world.chance.choice([0.001, 0.2]), lambda: self._start_script(worker, order, place))
+        self.do(worker, self._world.chance.choice([0.001, 0.2]), lambda: self._start_script(worker, order, place))
 
     def _start_script(self, worker: SimWorker, order: do.DispatchTo, place: Place) -> None:
         world, chance = self._world, self._world.chance
         if place.state == "made":
             if worker.cancels:
-                place.state, place.outcome = "ended", _outcome("cancelled", Reason.CANCELLED)
+                place.state, place.outcome = "ended", outcome_of("cancelled", Reason.CANCELLED)
             else:
                 place.state = "running"
                 place.starts += 1
                 world.checks.script_starts(place, self.places.values())
                 ends = chance.choice(["completed"] * 5 + ["failed", "failed", "final", "timeout"])
                 outcome = {
-                    "completed": _outcome("completed", None),
-                    "failed": _outcome("failed", Reason.SCRIPT_EXIT),
-                    "final": _outcome("failed", Reason.IMAGE_MISSING),
-                    "timeout": _outcome("timeout", Reason.TIMEOUT),
+                    "completed": outcome_of("completed", None),
+                    "failed": outcome_of("failed", Reason.SCRIPT_EXIT),
+                    "final": outcome_of("failed", Reason.IMAGE_MISSING),
+                    "timeout": outcome_of("timeout", Reason.TIMEOUT),
                 }[ends]
-                world.clock.after(chance.choice([0.0, 0.1, 2.0, 8.0]), lambda: self._script_ends(place, outcome))
-                self._say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "running"))
+                world.clock.after(chance.choice([0.0, 0.1, 2.0, 8.0]), lambda: self.script_ends(place, outcome))
+                self.say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "running"))
         elif place.state == "running":
-            self._say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "running", 50.0, "half"))
+            self.say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "running", 50.0, "half"))
         self._obey(worker, order)
         self._watch(worker, order, place)
 
-    def _script_ends(self, place: Place, outcome: Outcome) -> None:
+    def script_ends(self, place: Place, outcome: Outcome) -> None:
         if place.state == "running":
             place.state, place.outcome = "ended", outcome
             self._world.tell("script ends", place.name, outcome.status)
 
     def _watch(self, worker: SimWorker, order: do.DispatchTo, place: Place) -> None:
         if place.state == "removed":
-            self._finish(worker, order, _outcome("failed", Reason.PLACE_VANISHED))
+            self.finish(worker, order, outcome_of("failed", Reason.PLACE_VANISHED))
         elif place.outcome is not None:
-            self._finish(worker, order, place.outcome)
+            self.finish(worker, order, place.outcome)
         else:
-            self._do(worker, 0.25, lambda: self._watch(worker, order, place))
+            self.do(worker, 0.25, lambda: self._watch(worker, order, place))
 
     def cancel(self, worker: SimWorker, action: do.CancelAt) -> None:
         order = worker.order
@@ -200,57 +216,65 @@ class Fleet:
 
     def _obey(self, worker: SimWorker, order: do.DispatchTo) -> None:
         place = self.places.get(order.place)
-        if worker.cancels and place is not None and place.state == "running":
+        if worker.cancels and place is not None and not place.key and place.state == "running":
             grace_s = 0.0 if worker.cancels > 1 else _GRACE_S
-            self._do(worker, grace_s, lambda: self._script_ends(place, _outcome("cancelled", Reason.CANCELLED)))
+            self.do(worker, grace_s, lambda: self.script_ends(place, outcome_of("cancelled", Reason.CANCELLED)))
 
-    def _finish(self, worker: SimWorker, order: do.DispatchTo, outcome: Outcome) -> None:
+    def finish(self, worker: SimWorker, order: do.DispatchTo, outcome: Outcome | None) -> None:
         """The last line is durable only where the streamer takes this worker's lines."""
         if not self._world.streamer.takes(order, worker.name):
-            self._do(worker, 0.5, lambda: self._finish(worker, order, outcome))
+            self.do(worker, 0.5, lambda: self.finish(worker, order, outcome))
             return
         self._repeat_end(worker, order, outcome)
 
-    def _repeat_end(self, worker: SimWorker, order: do.DispatchTo, outcome: Outcome) -> None:
+    def _repeat_end(self, worker: SimWorker, order: do.DispatchTo, outcome: Outcome | None) -> None:
         if worker.settled or worker.order is not order:
             return
         if not (self._world.troubled() and self._world.chance.random() < 0.1):
-            self._say(worker, on.AttemptOver(worker.name, order.job_id, order.generation, outcome))
-        self._do(worker, _REPEAT_S, lambda: self._repeat_end(worker, order, outcome))
+            over = worker.parks if outcome is None else on.AttemptOver(worker.name, order.job_id, order.generation, outcome)
+            assert over is not None
+            self.say(worker, over)
+        self.do(worker, _REPEAT_S, lambda: self._repeat_end(worker, order, outcome))
 
     def settle(self, worker: SimWorker, action: do.SettleAt) -> None:
         order = worker.order
         if order is None or worker.settled or (order.job_id, order.generation) != (action.job_id, action.generation):
             return
         worker.settled = True
-        self._do(worker, self._world.chance.choice([0.01, 0.5, 3.0]), lambda: self._clean(worker, order))
+        self.do(worker, self._world.chance.choice([0.01, 0.5, 3.0]), lambda: self._clean(worker, order))
 
     def _clean(self, worker: SimWorker, order: do.DispatchTo) -> None:
-        if place := self.places.get(order.place):
+        removed = True
+        if self._world.backend.submitted[order.job_id].servers:
+            removed = self._world.servers.removes(worker, order)
+        elif place := self.places.get(order.place):
             self._world.checks.place_removed(place)
             place.state = "removed"
         worker.order = None
         memory_bytes = self._world.chance.choice([1000, 1000, 2_000_000])
-        self._say(worker, on.WorkerIsIdle(worker.name, order.job_id, order.generation, memory_bytes))
+        self.say(worker, on.WorkerIsIdle(worker.name, order.job_id, order.generation, memory_bytes, removed))
 
     # --- housekeeping ------------------------------------------------------------------------------------------------
 
     def tidy(self, worker: SimWorker) -> None:
         """Look what is there, and say it."""
         assert worker.order is None, "a worker that has a job is to tidy up"
-        seen = tuple(place.name for place in self.places.values() if place.state != "removed")
-        self._do(worker, self._world.chance.choice([0.01, 1.0]), lambda: self._say(worker, on.WorkerSaw(worker.name, seen)))
+        there = (place for place in self.places.values() if place.state != "removed")
+        seen = tuple(place.name for place in there if self._world.servers.sees(worker, place))
+        self.do(worker, self._world.chance.choice([0.01, 1.0]), lambda: self.say(worker, on.WorkerSaw(worker.name, seen)))
 
     def remove(self, worker: SimWorker, action: do.RemoveAt) -> None:
         def done() -> None:
             for name in action.places:
                 place = self.places[name]
-                holders = [w for w in self.workers.values() if w.alive and w.order and w.order.place == name]
+                if not self._world.servers.sees(worker, place):
+                    continue
+                holders = [w for w in self.workers.values() if w.alive and w.order and w.order.place == place.root()]
                 self._world.checks.place_reaped(place, holders)
                 place.state = "removed"
-            self._say(worker, on.WorkerHasTidied(worker.name))
+            self.say(worker, on.WorkerHasTidied(worker.name))
 
-        self._do(worker, self._world.chance.choice([0.01, 2.0]), done)
+        self.do(worker, self._world.chance.choice([0.01, 2.0]), done)
 
 
 class SimStreamer:
@@ -298,6 +322,6 @@ class SimStreamer:
             self._world.clock.after(self._world.chance.choice([0.001, 0.1]), lambda: tell(on.SummaryHeard(summary)))
 
 
-def _outcome(status: str, reason: Reason | None) -> Outcome:
+def outcome_of(status: str, reason: Reason | None) -> Outcome:
     error = None if reason is None else ExecutionError(reason, reason.value).report()
     return Outcome(status, 0 if status == "completed" else None, error, 1, 2)

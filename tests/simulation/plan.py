@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronium.supervisor.core.decisions import PollRules
 from cronium.supervisor.core.rules import Rules
@@ -37,6 +37,13 @@ class Plan:
     forgets_epochs: bool  # a backend that says no epochs and gives no leases
     ends_with: str  # "drain", "cancel all"
     early_end: bool  # the order comes in the middle of the trouble
+    servers: int = 0
+    server_jobs: float = 0.0  # of the jobs; the others run in containers
+    several: float = 0.0  # of those: on several servers
+    server_outages: tuple[int, ...] = (0,)
+    server_dies: bool = False  # one of them, for good
+    login_fails: float = 0.0
+    removal_fails: float = 0.0
 
 
 def make_plan(chance: random.Random) -> Plan:
@@ -84,4 +91,31 @@ def make_plan(chance: random.Random) -> Plan:
         forgets_epochs=chance.random() < 0.15,
         ends_with=chance.choice(["drain", "drain", "cancel all"]),
         early_end=chance.random() < 0.25,
+    )
+
+
+def with_servers(plan: Plan, chance: random.Random) -> Plan:
+    """The same with servers, in half of all histories. The dice are others, so that the rest stays as it was."""
+    if chance.random() < 0.5:
+        return plan
+    rules = replace(
+        plan.rules,
+        connections_per_server=chance.choice([1, 1, 2, 3]),
+        connections_idle_s=chance.choice([5.0, 60.0]),
+        connect_s=5.0,
+        breaker_failures=chance.choice([1, 2, 5]),
+        breaker_recovery_s=chance.choice([2.0, 6.0]),
+        breaker_fails=chance.random() < 0.2,
+        unreachable_after_s=chance.choice([5.0, 30.0]),
+    )
+    return replace(
+        plan,
+        rules=rules,
+        servers=chance.randint(1, 4),
+        server_jobs=chance.choice([0.4, 0.8, 1.0]),
+        several=chance.choice([0.0, 0.3, 0.7]),
+        server_outages=chance.choice([(0,), (0, 1), (1, 2, 3)]),
+        server_dies=chance.random() < 0.1,
+        login_fails=chance.choice([0.0, 0.0, 0.2]),
+        removal_fails=chance.choice([0.0, 0.2]),
     )

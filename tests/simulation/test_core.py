@@ -31,6 +31,8 @@ _FOUND = {
     4: "many empty rounds while a retry was due whose old place was still being removed",
     282: "an attempt went on in an epoch that its lines were not numbered in",
     334: "two statements about one job at once, after it was lost and delivered again",
+    1557: "connections of others were in the way of a removal for ever",
+    22730: "a removal waited for ever for room that was kept for a job that had ended",
     2170: "a report that was refused for good came back first with each poll, and no other job got through",
 }
 

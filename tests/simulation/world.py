@@ -13,7 +13,8 @@ from simulation.backend import Backend
 from simulation.checks import Checks
 from simulation.clock import Clock
 from simulation.fleet import Fleet, SimStreamer
-from simulation.plan import make_plan
+from simulation.plan import make_plan, with_servers
+from simulation.servers import SimServers
 
 _CALM_S = 400.0  # virtual seconds in which everything must come to its end once nothing fails any more
 
@@ -34,7 +35,7 @@ class Journal:
                 case do.PutJob(record, None):
                     assert record.job_id in self.records, f"{record.job_id} is changed but was never written"
                     self.records[record.job_id] = record
-                    if record.state is JobState.DONE:
+                    if record.state is JobState.DONE and not record.is_unclean():
                         self.payloads[record.job_id] = b""
                 case do.PutJob(record, payload):
                     self.records[record.job_id], self.payloads[record.job_id] = record, payload or b""
@@ -161,6 +162,12 @@ class Supervisor:
                 world.fleet.hear(name, world.fleet.tidy)
             case do.RemoveAt(name):
                 world.fleet.hear(name, lambda worker: world.fleet.remove(worker, action))
+            case do.WarmUpAt(name):
+                world.fleet.hear(name, lambda worker: world.servers.warm_up(worker, action))
+            case do.ReleaseAt(name):
+                world.fleet.hear(name, lambda worker: world.servers.release(worker, action))
+            case do.CleanUpAt(name):
+                world.fleet.hear(name, lambda worker: world.servers.clean_up(worker, action))
             case do.Exit():
                 world.tell("supervisor leaves", "")
                 world.checks.supervisor_leaves()
@@ -175,10 +182,12 @@ class World:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        self.plan = make_plan(self.chance)
+        self.server_chance = random.Random(f"servers of {seed}")
+        self.plan = with_servers(make_plan(self.chance), self.server_chance)
         self.clock = Clock()
         self.told: list[tuple[float, object, object]] = []
         self.journal = Journal()
+        self.servers = SimServers(self)
         self.backend = Backend(self)
         self.fleet = Fleet(self)
         self.streamer = SimStreamer(self)
@@ -195,6 +204,7 @@ class World:
 
     def live(self) -> None:
         order = on.CancelAll() if self.plan.ends_with == "cancel all" else on.DrainRequested()
+        self.servers.begin()
         self.supervisor.start()
         self.backend.begin()
         self.fleet.begin()

@@ -39,8 +39,10 @@ class HealthReport:
         """Whether it is time for one."""
         return now_s >= self._due_s
 
-    def body(self, counts: Mapping[str, int], *, api_works: bool, now_s: float) -> dict[str, object]:
-        """The report; the next is due half a minute later. `counts`: see `Core.counts`."""
+    def body(
+        self, counts: Mapping[str, int], servers: Mapping[str, object], *, api_works: bool, now_s: float
+    ) -> dict[str, object]:
+        """The report; the next is due half a minute later. `counts` and `servers`: see `Core`."""
         self._due_s = now_s + INTERVAL_S
         streamer_lives = now_s - self._beat_s < _BEAT_IS_OLD_S
         connected = streamer_lives and self._beat is not None and self._beat.connected
@@ -52,7 +54,11 @@ class HealthReport:
             "status": "healthy" if connected and api_works else "degraded",
             "version": VERSION,
             "uptime": round(now_s - self.started_s, 1),
-            "components": {"api": _component(works=api_works), "websocket": self._websocket(connected=connected)},
+            "components": {
+                "sshPools": {**_component(works=not servers["openBreakers"]), "metadata": dict(servers)},
+                "api": _component(works=api_works),
+                "websocket": self._websocket(connected=connected),
+            },
             "metrics": {
                 "activeJobs": counts.get(JobState.RUNNING, 0),
                 "queuedJobs": sum(counts.get(state, 0) for state in _QUEUED),

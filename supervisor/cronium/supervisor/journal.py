@@ -16,8 +16,8 @@ import msgpack
 import orjson
 
 from cronium.common.crypto import Seal
-from cronium.common.errors import CroniumError
-from cronium.common.messages import AttemptEnded
+from cronium.common.errors import CroniumError, ErrorReport
+from cronium.common.messages import AttemptEnded, ServerOutcome
 from cronium.common.wire import pack, unpack
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.state import Ended, JobRecord, JobState, Lease, RetryRule
@@ -101,7 +101,7 @@ class Journal:
                     "UPDATE job SET state = ?, record = ? WHERE job_id = ?",
                     (record.state.value, self._sealed(record), record.job_id),
                 )
-                if record.state is JobState.DONE:  # nobody will run it again
+                if record.state is JobState.DONE and not record.is_unclean():  # nobody will run it or clean up after it
                     empty = self._seal.close(b"", f"job {record.job_id}")
                     self._db.execute("UPDATE job SET payload = ? WHERE job_id = ?", (empty, record.job_id))
             case do.PutJob(record, payload):
@@ -145,10 +145,15 @@ def _packed(record: JobRecord) -> bytes:
 
 
 def _record(blob: bytes) -> JobRecord:
+    """A record; one of an earlier version has no fields for servers, and gets what stands for none."""
     fields = msgpack.unpackb(blob)
     fields["state"] = JobState(fields["state"])
     fields["retry"] = RetryRule(**fields["retry"])
     fields["lease"] = Lease(**fields["lease"]) if fields["lease"] else None
+    fields["parked"] = ErrorReport(**fields["parked"]) if fields.get("parked") else None
+    fields["finished"] = tuple(ServerOutcome(**server) for server in fields.get("finished", ()))
+    for name in ("servers", "leftovers"):
+        fields[name] = tuple(fields.get(name, ()))
     return JobRecord(**fields)
 
 

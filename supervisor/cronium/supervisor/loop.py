@@ -18,7 +18,7 @@ import structlog
 import zmq
 
 from cronium.common.addresses import STREAMER_IDENTITY, SUPERVISOR, endpoint
-from cronium.common.messages import Dispatch, Housekeep, HousekeepingDone, Message, PlacesSeen, StopStreamer, StreamerBeat
+from cronium.common.messages import Housekeep, HousekeepingDone, Message, PlacesSeen, StopStreamer, StreamerBeat
 from cronium.common.wire import WireError, pack, unpack
 from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
@@ -28,7 +28,7 @@ from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.workers import WorkerPool
-from cronium.supervisor.translate import event_of, message_of
+from cronium.supervisor.translate import OrderWithJob, event_of, message_of, message_with_job
 
 _DISK_PAUSE_S = 1.0
 _LAST_TIDY_S = 0.9
@@ -164,7 +164,7 @@ class Loop:
                 self._handle(event)
 
     def _say_health(self) -> None:
-        body = self._health.body(self._core.counts(), api_works=self._api_works, now_s=time.monotonic())
+        body = self._health.body(self._core.counts(), self._core.servers(), api_works=self._api_works, now_s=time.monotonic())
         self._lanes.submit(do.SayHealth(body))
 
     def _workers_started(self) -> None:
@@ -226,8 +226,9 @@ class Loop:
         match action:
             case do.Poll() | do.Acknowledge() | do.SayStatus() | do.SayComplete() | do.RenewLease():
                 self._lanes.submit(action)
-            case do.DispatchTo():
-                self._dispatch(action)
+            case do.DispatchTo() | do.WarmUpAt() | do.CleanUpAt():
+                self._send(*message_with_job(action, self._journal.payload(action.job_id)))
+                _log_order(action)
             case do.StartWorker(name, number):
                 self._pool.start(name, number)
             case do.KillWorker(worker, reason):
@@ -241,23 +242,6 @@ class Loop:
             case _:
                 self._send(*message_of(action))
 
-    def _dispatch(self, action: do.DispatchTo) -> None:
-        payload = self._journal.payload(action.job_id)
-        self._send(
-            action.worker.encode(),
-            Dispatch(
-                action.job_id,
-                payload,
-                action.attempt,
-                action.generation,
-                action.epoch,
-                action.place,
-                fresh=action.fresh,
-                adopt=action.adopt,
-            ),
-        )
-        _log.info("dispatched", job_id=action.job_id, worker=action.worker, attempt=action.attempt, generation=action.generation)
-
     def _send(self, identity: bytes, message: Message) -> None:
         """To a worker or the streamer. One that is gone misses it: its death, or its Ready, makes the core say it again."""
         try:
@@ -266,6 +250,16 @@ class Loop:
             if error.errno not in (zmq.EHOSTUNREACH, zmq.EAGAIN):
                 raise
             _log.debug("not delivered", to=identity.decode(), message=type(message).__name__)
+
+
+def _log_order(order: OrderWithJob) -> None:
+    match order:
+        case do.DispatchTo(worker, job_id, attempt, generation):
+            _log.info("dispatched", job_id=job_id, worker=worker, attempt=attempt, generation=generation)
+        case do.WarmUpAt(worker, job_id):
+            _log.debug("warming up for jobs like this one", job_id=job_id, worker=worker)
+        case do.CleanUpAt(worker, job_id, places):
+            _log.info("cleaning up", job_id=job_id, worker=worker, places=places)
 
 
 def _now() -> on.Now:

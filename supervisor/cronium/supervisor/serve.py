@@ -148,7 +148,7 @@ def _speaker(config: Config, backend: Backend, installation: str) -> ContractBac
 
 
 def _rules(config: Config, installation: str) -> Rules:
-    jobs, retry = config.jobs, config.api.retry
+    jobs, retry, ssh = config.jobs, config.api.retry, config.ssh
     return Rules(
         installation=installation,
         polls=PollRules(jobs.poll_interval, jobs.poll_max_interval, jobs.poll_wait),
@@ -162,6 +162,14 @@ def _rules(config: Config, installation: str) -> Rules:
         status_interval_s=jobs.status_interval,
         retry_first_s=retry.initial_delay,
         retry_longest_s=retry.max_delay,
+        connections_per_server=ssh.connection_pool.max_per_server,
+        connections_idle_s=ssh.connection_pool.idle_timeout,
+        connect_s=ssh.connection_pool.connect_timeout,
+        breaker_failures=ssh.circuit_breaker.failure_threshold,
+        breaker_recovery_s=ssh.circuit_breaker.recovery_timeout,
+        breaker_fails=ssh.circuit_breaker.when_open == "fail",
+        unreachable_after_s=ssh.unreachable_after,
+        remote_ttl_s=ssh.execution.remote_ttl,
     )
 
 
@@ -197,5 +205,6 @@ def _only_one(state_dir: Path) -> Iterator[None]:
 
 
 def _remove_sockets(runtime_dir: Path) -> None:
-    for path in runtime_dir.glob("*.sock"):
-        path.unlink(missing_ok=True)
+    for pattern in ("*.sock", "dial-*.lock"):
+        for path in runtime_dir.glob(pattern):
+            path.unlink(missing_ok=True)

@@ -12,20 +12,28 @@ from cronium.common.messages import (
     Announce,
     AskSummary,
     AttemptEnded,
+    AttemptParked,
     AttemptProgress,
     AttemptStatus,
     CancelAttempt,
     CancelHeard,
+    CleanedUp,
+    CleanUp,
+    Connected,
+    Dispatch,
     Forget,
     Housekeep,
     HousekeepingDone,
     Message,
     PlacesSeen,
     PlacesUnknown,
+    ReleaseConnections,
+    ServerSeen,
     Settled,
     StopWorker,
     StreamerReady,
     Summary,
+    WarmUp,
     WorkerBeat,
     WorkerIdle,
     WorkerReady,
@@ -42,7 +50,9 @@ Order = (
     | do.StopWorkerProcess
     | do.TidyAt
     | do.RemoveAt
+    | do.ReleaseAt
 )
+OrderWithJob = do.DispatchTo | do.WarmUpAt | do.CleanUpAt
 _log = structlog.get_logger()
 
 
@@ -53,8 +63,8 @@ def event_of(message: Message) -> on.Event | None:
             return on.WorkerIsReady(worker)
         case WorkerBeat(worker, _, memory_bytes):
             return on.WorkerBeats(worker, memory_bytes)
-        case WorkerIdle(worker, job_id, generation, memory_bytes):
-            return on.WorkerIsIdle(worker, job_id, generation, memory_bytes)
+        case WorkerIdle(worker, job_id, generation, memory_bytes, removed):
+            return on.WorkerIsIdle(worker, job_id, generation, memory_bytes, removed)
         case PlacesSeen(worker, places):
             return on.WorkerSaw(worker, places)
         case HousekeepingDone(worker):
@@ -65,6 +75,14 @@ def event_of(message: Message) -> on.Event | None:
             return on.AttemptSaid(worker, job_id, generation, None, percentage, text)
         case AttemptEnded(worker, job_id, generation, outcome):
             return on.AttemptOver(worker, job_id, generation, outcome)
+        case AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun):
+            return on.AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun)
+        case Connected(worker, servers, slots):
+            return on.WorkerIsConnected(worker, servers, slots)
+        case ServerSeen(worker, server, reached, reason):
+            return on.ServerSeen(worker, server, reached, reason)
+        case CleanedUp(worker, job_id, places):
+            return on.LeftoversCleaned(worker, job_id, places)
         case StreamerReady():
             return on.StreamerIsReady()
         case Summary():
@@ -74,6 +92,18 @@ def event_of(message: Message) -> on.Event | None:
         case _:
             _log.warning("message refused", error=f"{type(message).__name__} is not for the supervisor")
             return None
+
+
+def message_with_job(order: OrderWithJob, job: bytes) -> tuple[bytes, Message]:
+    """The same for orders that carry the job as the backend gave it."""
+    worker = order.worker.encode()
+    match order:
+        case do.DispatchTo(_, job_id, attempt, generation, epoch, place, fresh, adopt, begun, finished):
+            return worker, Dispatch(job_id, job, attempt, generation, epoch, place, fresh, adopt, begun, finished)
+        case do.WarmUpAt():
+            return worker, WarmUp(job)
+        case do.CleanUpAt(_, job_id, places):
+            return worker, CleanUp(job_id, job, places)
 
 
 def message_of(order: Order) -> tuple[bytes, Message]:
@@ -95,3 +125,5 @@ def message_of(order: Order) -> tuple[bytes, Message]:
             return worker.encode(), Housekeep(starting=starting, leaving=False)
         case do.RemoveAt(worker, places):
             return worker.encode(), PlacesUnknown(places)
+        case do.ReleaseAt(worker, servers):
+            return worker.encode(), ReleaseConnections(servers)

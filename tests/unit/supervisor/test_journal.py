@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sqlite3
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from cronium.common.crypto import Seal, SealError
 from cronium.common.errors import ExecutionError, Reason
-from cronium.common.messages import Outcome, ResultFile, Results
+from cronium.common.messages import Outcome, ResultFile, Results, ServerOutcome
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.state import Ended, JobRecord, JobState, Lease, RetryRule
 from cronium.supervisor.journal import Journal, JournalError
@@ -79,6 +81,52 @@ def test_the_payload_of_a_job_that_is_done_goes(path: Path) -> None:
     journal.commit([do.ForgetJob("job-1")])
     with pytest.raises(JournalError, match="not in the journal"):
         journal.payload("job-1")
+    journal.close()
+
+
+def test_what_is_known_of_a_job_on_servers_comes_back_as_it_was(path: Path) -> None:
+    parked = ExecutionError(Reason.UNREACHABLE, "no answer", server="web").report()
+    record = RECORD.but(
+        servers=("deploy@web:22#1", "deploy@db:22#1"),
+        begun=True,
+        parked=parked,
+        give_up_ms=7,
+        waits_for="no answer",
+        leftovers=("cronium-x-1",),
+        finished=(ServerOutcome("deploy@db:22#1", "db", "completed", 0),),
+    )
+    journal = Journal(path, SEAL)
+    journal.commit([do.PutJob(record, PAYLOAD)])
+    (read,) = journal.load().records
+    assert read == record
+    assert read.waits_for == "no answer", "which is not compared"
+    assert {type(read.servers), type(read.leftovers), type(read.finished)} == {tuple}
+    journal.close()
+
+
+def test_records_from_before_there_were_servers_are_read(path: Path) -> None:
+    """An upgrade to this version is just a restart."""
+    fields = dataclasses.asdict(RECORD)
+    for name in ("servers", "begun", "parked", "give_up_ms", "waits_for", "leftovers", "finished"):
+        del fields[name]
+    journal = Journal(path, SEAL)
+    journal.commit([do.PutJob(RECORD, PAYLOAD)])
+    old = SEAL.close(msgpack.packb(fields), "record of job-1")
+    journal._db.execute("UPDATE job SET record = ?", (old,))
+    assert journal.load().records == (RECORD,)
+    journal.close()
+
+
+def test_the_payload_stays_as_long_as_something_of_the_job_is_left_on_a_server(path: Path) -> None:
+    """It tells how to get there."""
+    record = RECORD.but(servers=("deploy@web:22#1",))
+    journal = Journal(path, SEAL)
+    journal.commit([do.PutJob(record, PAYLOAD)])
+    for unclean in (record.but(place="p"), record.but(leftovers=("p",))):
+        journal.commit([do.PutJob(unclean.but(state=JobState.DONE))])
+        assert journal.payload("job-1") == PAYLOAD
+    journal.commit([do.PutJob(record.but(state=JobState.DONE))])
+    assert journal.payload("job-1") == b""
     journal.close()
 
 

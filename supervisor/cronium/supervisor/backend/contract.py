@@ -16,7 +16,8 @@ import orjson
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import InvalidJobError, JobProblem, parse_job
-from cronium.common.messages import Outcome, Results, StreamTotals, Summary, Usage
+from cronium.common.messages import Outcome, Results, ServerOutcome, StreamTotals, Summary, Usage
+from cronium.common.servers import servers_of
 from cronium.supervisor.backend.http import Answer, BackendSession
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
@@ -132,11 +133,12 @@ def queued_job(raw: object) -> on.QueuedJob | None:
     payload = orjson.dumps(raw)
     try:
         job = parse_job(payload)
+        servers = servers_of(job) if job.execution.target.type == "server" else ()
     except InvalidJobError as error:
         return on.QueuedJob(raw["id"], payload, 0, RetryRule(), _refusal(error.problems))
     policy = job.execution.retry_policy
     rule = RetryRule(policy.max_attempts, policy.backoff_type == "exponential", policy.backoff_delay)
-    return on.QueuedJob(job.id, payload, job.priority, rule)
+    return on.QueuedJob(job.id, payload, job.priority, rule, servers=tuple(server.key for server in servers))
 
 
 def completion(outcome: Outcome, summary: Summary, attempt: int, epoch: int) -> dict[str, object]:
@@ -175,7 +177,16 @@ def completion(outcome: Outcome, summary: Summary, attempt: int, epoch: int) -> 
             "details": dict(error.details),
             "timestamp": iso(error.timestamp_ms),
         }
+    if outcome.servers:
+        body["details"] = {"servers": [_server(server) for server in outcome.servers]}
     body.update(_results(outcome.results))
+    return body
+
+
+def _server(server: ServerOutcome) -> dict[str, object]:
+    body: dict[str, object] = {"name": server.name, "status": server.status, "exitCode": server.exit_code}
+    if server.reason is not None or server.message is not None:
+        body["error"] = {"reason": server.reason, "message": server.message}
     return body
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cronium.common.messages import Outcome, Summary
+from cronium.common.messages import Outcome, ServerOutcome, Summary
 from cronium.supervisor.core.state import Ended, JobRecord
 
 # --- writes ----------------------------------------------------------------------------------------------------------
@@ -183,6 +183,33 @@ class DispatchTo:
     place: str
     fresh: bool
     adopt: bool
+    begun: bool = False
+    finished: tuple[ServerOutcome, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WarmUpAt:
+    """Have an idle worker connect to this job's server: more jobs for it are to be expected."""
+
+    worker: str
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseAt:
+    """Have a worker close unused connections to these servers: a job elsewhere needs their room."""
+
+    worker: str
+    servers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUpAt:
+    """Have an idle worker remove what is left of a job on its servers."""
+
+    worker: str
+    job_id: str
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +260,9 @@ Action = (
     | RemoveAt
     | KillWorker
     | DispatchTo
+    | WarmUpAt
+    | ReleaseAt
+    | CleanUpAt
     | CancelAt
     | SettleAt
     | Note

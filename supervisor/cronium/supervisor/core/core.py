@@ -3,7 +3,7 @@
 Rules that everything here keeps:
 1. A change of a job is a write of the same step; the loop commits a step's writes before it carries out any of its actions.
    So a job is in the journal before it is acknowledged, and a place has its name there before it exists.
-2. A generation is given to one worker, and a new one only after the old worker is seen dead.
+2. A generation is given to one worker, and a new one only after the old worker is seen dead, or has let go of a parked job.
 3. Statements about one job go to the backend one after the other: acknowledge, statuses, complete. The first and the last
    are made until they are taken, each with one key; a status that did not get through is simply superseded by a later one.
 4. A job leaves `ended` when its report is taken or refused for good; then nothing more is owed to anybody.
@@ -16,22 +16,26 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
-from cronium.common.errors import ExecutionError, Reason
 from cronium.common.ids import place_name
-from cronium.common.messages import Outcome, Results
+from cronium.common.servers import host_of
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
+from cronium.supervisor.core import outcomes
+from cronium.supervisor.core.breakers import Breakers
 from cronium.supervisor.core.crew import Crew
-from cronium.supervisor.core.decisions import decide_retry
+from cronium.supervisor.core.decisions import decide_retry, finished_servers
+from cronium.supervisor.core.dispatching import Dispatching
+from cronium.supervisor.core.jobs import Jobs
 from cronium.supervisor.core.leases import Leases
+from cronium.supervisor.core.leftovers import Leftovers
+from cronium.supervisor.core.parking import Parking
 from cronium.supervisor.core.polls import Polls
 from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.core.servers import Servers, remote_place
 from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
 from cronium.supervisor.core.statements import Statements
 
-_FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
 _TICK_S = 1.0
 
 
@@ -41,29 +45,22 @@ class Core:
     def __init__(self, rules: Rules, seed: int) -> None:
         self._rules = rules
         self._random = random.Random(seed)  # noqa: S311 - jitter and keys of idempotency, no secrets
-        self._jobs: dict[str, JobRecord] = {}  # all but those that are done
-        self._done_jobs: dict[str, JobRecord] = {}  # in order of their end
-        self._ended: dict[str, Ended] = {}
         self._draft = do.Draft()
         self._crew = Crew(rules, self._random, self._draft)
         self._polls = Polls(rules, self._random, self._draft)
         self._statements = Statements(rules, self._random)
         self._leases = Leases(self._statements, self._draft)
+        self._servers = Servers(rules)
+        self._breakers = Breakers(rules, self._draft)
+        self._parking = Parking(rules, self._random)
+        self._leftovers = Leftovers(self._random)
+        self._jobs = Jobs(rules, self._draft, self._statements, self._leases, self._parking, self._leftovers)
+        self._dispatching = Dispatching(rules, self._draft, self._crew, self._servers, self._breakers, self._parking)
         self._draining = False
-        self._finished: Counter[str] = Counter()
 
     def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None) -> None:
         """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
-        for record in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
-            if record.state is JobState.DONE:
-                self._done_jobs[record.job_id] = record.but(place=None)
-            elif record.state is JobState.RUNNING:
-                self._jobs[record.job_id] = record.but(state=JobState.READY)
-            elif record.state is not JobState.READY:  # nobody cleans up its last place any more: the reaper will
-                self._jobs[record.job_id] = record.but(place=None)
-            else:
-                self._jobs[record.job_id] = record
-        self._ended.update(ended)
+        self._jobs.restore(records, ended)
         self._polls.restore(poll_key)
 
     def handle(self, event: on.Event, now: on.Now) -> do.Step:
@@ -74,39 +71,60 @@ class Core:
 
     def next_due_s(self, now: on.Now) -> float:
         """When (monotonic) a Tick is due at the latest."""
-        due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s))
+        due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s), self._breakers.next_due_s())
+        due = min(due, self._parking.next_due_s(now.mono_s), self._leftovers.next_due_s(now.mono_s))
         if (poll_s := self._polls.next_due_s(now.mono_s)) is not None:
             due = min(due, poll_s)
-        for record in self._jobs.values():
+        for record in self._jobs.active.values():
             if record.state is JobState.WAITING and record.place is None:
                 due = min(due, now.mono_s + max(0.01, (record.retry_at_ms - now.unix_ms) / 1000))
         return due
 
     def job(self, job_id: str) -> JobRecord | None:
         """What is known of a job."""
-        return self._jobs.get(job_id) or self._done_jobs.get(job_id)
+        return self._jobs.known(job_id)
 
     def jobs(self) -> tuple[JobRecord, ...]:
         """All jobs for which something is still to be done."""
-        return tuple(self._jobs.values())
+        return tuple(self._jobs.active.values())
 
     def counts(self) -> dict[str, int]:
         """Jobs by their state, and since our start by how they ended (`completed`, `failed`, `timeout`, `cancelled`)."""
-        return dict(Counter(record.state.value for record in self._jobs.values()) + self._finished)
+        return self._jobs.counts()
 
     def workers(self) -> tuple[Worker, ...]:
         """All workers that are known."""
         return tuple(self._crew)
 
     def places(self) -> frozenset[str]:
-        """The places that belong to somebody; any other of this installation may be removed."""
-        known = (*self._jobs.values(), *self._done_jobs.values())
-        return frozenset(record.place for record in known if record.place is not None)
+        """The places that belong to somebody; any other of this installation may be removed.
+
+        So may a directory `PLACE.NUMBER` only where PLACE may: a job on several servers names its directories so.
+        """
+        return self._servers.slots().union(self._jobs.places())
+
+    def servers(self) -> dict[str, object]:
+        """How it stands with the servers, for people: plain values."""
+        connections: Counter[str] = Counter()
+        for key, count in self._servers.counts().items():
+            connections[key.rpartition("#")[0]] += count
+        states = self._breakers.states()
+        return {
+            "activeServers": len(connections),
+            "connections": dict(connections),
+            "openBreakers": sorted(host for host, state in states.items() if state == "open"),
+            "halfOpenBreakers": sorted(host for host, state in states.items() if state == "half-open"),
+            "parkedJobs": sum(1 for record in self._jobs.active.values() if record.parked is not None),
+            "waitingJobs": sum(1 for record in self._jobs.active.values() if record.waits_for is not None),
+            "leftovers": len(self._leftovers),
+        }
 
     # --- events ------------------------------------------------------------------------------------------------------
 
     def _apply(self, event: on.Event, now: on.Now) -> None:
         match event:
+            case on.Tick():
+                pass
             case on.Polled():
                 self._polled(event, now)
             case on.PollFailed():
@@ -121,7 +139,7 @@ class Core:
             case on.LeaseRenewed(job_id, lease, next_action):
                 self._leases.answered(job_id)
                 if record := self._jobs.get(job_id):
-                    self._put(record.but(lease=lease))
+                    self._jobs.put(record.but(lease=lease))
                     self._leases.given(job_id, lease, now)
                     self._obey(job_id, next_action, now)
             case on.LeaseLost(job_id, reason):
@@ -129,7 +147,7 @@ class Core:
                 self._lose(job_id, reason, now)
             case on.LeaseUnanswered(job_id):
                 self._leases.answered(job_id)
-                if job_id in self._jobs:
+                if job_id in self._jobs.active:
                     self._leases.again(job_id, now)
             case on.CancelRequested(job_id):
                 self._cancel(job_id, now)
@@ -137,27 +155,38 @@ class Core:
                 self._crew.ready(name)
             case on.WorkerBeats(name, memory_bytes):
                 self._crew.beats(name, memory_bytes)
-            case on.WorkerIsIdle(_, job_id, generation):
+            case on.WorkerIsIdle(name, job_id, generation, _, removed):
                 if self._crew.idle(event, now):
-                    self._leave_place(job_id, generation)
+                    self._servers.ends(name)
+                    self._breakers.over(name)
+                    self._jobs.leave_place(job_id, generation, removed=removed)
+            case on.WorkerIsConnected(name, servers, slots):
+                if self._crew.is_known(name):  # a dead one holds nothing
+                    self._servers.connected(name, servers, slots)
+            case on.ServerSeen():
+                self._server_seen(event, now)
+            case on.LeftoversCleaned():
+                self._cleaned(event)
             case on.WorkerSaw(name, places):
                 known = self.places()
-                self._draft.actions.append(do.RemoveAt(name, tuple(place for place in places if place not in known)))
+                nobodys = (p for p in places if p not in known and p.rpartition(".")[0] not in known)
+                self._draft.actions.append(do.RemoveAt(name, tuple(nobodys)))
             case on.WorkerHasTidied(name):
                 self._crew.tidied(name)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
-                if self._runs(event.worker, event.job_id, event.generation):
-                    self._statements.status(event.job_id, event.status, event.percentage, event.message)
+                self._attempt_said(event, now)
             case on.AttemptOver():
                 self._attempt_over(event, now)
+            case on.AttemptParked():
+                self._attempt_parked(event, now)
             case on.StreamerIsReady():
                 for worker in self._crew:
                     if worker.job_id is not None and self._runs(worker.name, worker.job_id, worker.generation):
-                        self._announce(self._jobs[worker.job_id], worker.name)
+                        self._announce(self._jobs.active[worker.job_id], worker.name)
                 self._statements.summaries_lost()
-                self._forget_again(now)
+                self._jobs.all_done.forget_output_again(now)
             case on.SummaryHeard(summary):
                 record = self._jobs.get(summary.job_id)
                 if record is not None and record.state is JobState.ENDED:
@@ -166,13 +195,11 @@ class Core:
                 self._draining = True
             case on.CancelAll(at_once):
                 self._draining = True
-                for job_id in list(self._jobs):
+                for job_id in list(self._jobs.active):
                     self._cancel(job_id, now)
                     record = self._jobs.get(job_id)
                     if at_once and record is not None and record.state is JobState.RUNNING:
                         self._cancel_at_worker(record)  # the second word to a worker means SIGKILL
-            case on.Tick():
-                pass
 
     def _polled(self, event: on.Polled, now: on.Now) -> None:
         if self._polls.answered(event, now, draining=self._draining):
@@ -186,23 +213,24 @@ class Core:
 
         It is acknowledged again in each case: another host may have had it in between, and only the answer tells its epoch.
         """
-        known = self.job(job.job_id)
+        known = self._jobs.known(job.job_id)
         if known is not None and known.lost and (known.state is not JobState.DONE or known.place is not None):
             self._draft.note("info", "delivered again while it is still being stopped here: left to come once more", job.job_id)
             return
-        self._done_jobs.pop(job.job_id, None)
-        if known is not None and (not known.lost or job.job_id in self._ended):
+        self._jobs.all_done.pop(job.job_id)
+        if known is not None and (not known.lost or job.job_id in self._jobs.ended):
             self._draft.note("info", "delivered again", job.job_id, state=known.state.value)
             state = JobState.ENDED if known.state is JobState.DONE else known.state
-            self._put(known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0))
+            self._jobs.put(
+                known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0)
+            )
             return
-        record = JobRecord(job.job_id, job.priority, now.unix_ms, now.unix_ms, retry=job.retry)
+        record = JobRecord(job.job_id, job.priority, now.unix_ms, now.unix_ms, retry=job.retry, servers=job.servers)
         if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
-            record = record.but(generation=known.generation, attempt=known.attempt)
-        self._jobs[job.job_id] = record
-        self._draft.writes.append(do.PutJob(record, job.payload))
+            record = record.but(generation=known.generation, attempt=known.attempt, leftovers=known.leftovers)
+        self._jobs.take_in(record, job.payload)
         if job.refusal is not None:
-            self._end(record, job.refusal, now)
+            self._jobs.end(record, job.refusal, now)
 
     def _taken(self, event: on.Taken, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
@@ -211,7 +239,7 @@ class Core:
         if kind == "acknowledge":
             self._acknowledged(record, event, now)
         elif kind == "complete":
-            self._done(record, now)
+            self._jobs.done(record, now)
             return
         self._obey(event.job_id, event.next_action, now)
 
@@ -227,7 +255,7 @@ class Core:
                 self._lose(record.job_id, "another host had it in between", now)
                 return
             self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
-        self._put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
+        self._jobs.put(changed.but(state=JobState.READY) if record.state is JobState.RECEIVED else changed)
 
     def _refused(self, event: on.Refused, now: on.Now) -> None:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
@@ -235,7 +263,7 @@ class Core:
             return
         self._draft.note("error", f"{kind} refused for good", event.job_id, error=event.reason)
         if kind == "complete":
-            self._done(record.but(set_aside=event.reason, lost=event.gone), now)
+            self._jobs.done(record.but(set_aside=event.reason, lost=event.gone), now)
         elif event.gone or kind == "acknowledge":
             self._lose(event.job_id, event.reason, now)
 
@@ -246,17 +274,21 @@ class Core:
         if next_action == "cancel":
             self._cancel(job_id, now)
         elif next_action == "retry" and record.state in (JobState.RUNNING, JobState.READY) and not record.extra_attempts:
-            self._put(record.but(extra_attempts=1))
+            self._jobs.put(record.but(extra_attempts=1))
 
     def _cancel(self, job_id: str, now: on.Now) -> None:
         record = self._jobs.get(job_id)
         if record is None or record.cancelled or record.state is JobState.ENDED:
             return
-        record = self._put(record.but(cancelled=True))
+        record = self._jobs.put(record.but(cancelled=True))
         if record.state is JobState.RUNNING:
             self._cancel_at_worker(record)
         elif record.place is None or record.state is JobState.WAITING:
-            self._end(record, _cancelled(now), now)
+            self._jobs.end(record, outcomes.cancelled(now), now)
+        elif record.parked is not None and not record.begun:
+            self._jobs.end(record.without_place(), outcomes.cancelled(now), now)
+        elif record.parked is not None:
+            self._jobs.wait_for(record, record.parked.message)
         # else: a place without a worker; it is cancelled as soon as a worker has taken it over
 
     def _lose(self, job_id: str, reason: str, now: on.Now) -> None:
@@ -265,94 +297,96 @@ class Core:
         if record is None or record.lost:
             return
         self._draft.note("warning", "job lost to another host", job_id, error=reason)
-        record = self._put(record.but(lost=True))
+        record = self._jobs.put(record.but(lost=True))
         if record.state is JobState.RUNNING:
             for _ in range(2):  # at once: somebody else is doing the work
                 self._cancel_at_worker(record)
         elif record.place is None or record.state in (JobState.WAITING, JobState.ENDED):
-            self._done(record, now)
+            self._jobs.done(record, now)
+        elif record.parked is not None and not record.begun:
+            self._jobs.done(record.without_place(), now)
 
     def _worker_died(self, event: on.WorkerDied, now: on.Now) -> None:
         worker = self._crew.died(event, now)
+        self._servers.gone(event.worker)
+        self._breakers.over(event.worker)
+        self._leftovers.ends(event.worker)
         if worker is None or worker.job_id is None:
             return
         record = self._jobs.get(worker.job_id)
         if record is None or record.generation != worker.generation or record.state is not JobState.RUNNING:
-            self._leave_place(worker.job_id, worker.generation)  # what it had not yet removed is the reaper's
+            # What it had not yet removed is the reaper's; on a server somebody has to go there again.
+            self._jobs.leave_place(worker.job_id, worker.generation, removed=False)
             self._crew.tidy_soon(now)
             return
-        record = self._put(record.but(state=JobState.READY, deaths=record.deaths + 1))
+        record = self._jobs.put(record.but(state=JobState.READY, deaths=record.deaths + 1))
         if record.deaths > self._rules.max_worker_deaths:
-            outcome = _cancelled(now) if record.cancelled else _worker_lost(record.deaths, event.reason, now)
+            lost = outcomes.worker_lost(record.deaths, event.reason, now)
             self._crew.tidy_soon(now)
-            self._end(record.but(place=None), outcome, now)
+            self._jobs.end(record.without_place(), outcomes.cancelled(now) if record.cancelled else lost, now)
+
+    def _attempt_said(self, event: on.AttemptSaid, now: on.Now) -> None:
+        if not self._runs(event.worker, event.job_id, event.generation):
+            return
+        self._statements.status(event.job_id, event.status, event.percentage, event.message)
+        record = self._jobs.active[event.job_id]
+        if record.servers and event.status == "running":
+            self._breakers.got_there(event.worker, now)
+            if not record.begun:
+                self._jobs.put(record.but(begun=True, give_up_ms=None))
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
         if not self._crew.holds(event.worker, event.job_id, event.generation):
             return
         if self._runs(event.worker, event.job_id, event.generation):
-            record = self._jobs[event.job_id]
+            record = self._jobs.active[event.job_id]
             decision = decide_retry(record, event.outcome)
             if record.lost:
-                self._done(record, now)
+                self._jobs.done(record, now)
             elif decision.again:
                 extra = max(0, record.extra_attempts - 1)
                 due_ms = now.unix_ms + round(decision.after_s * 1000)
-                self._put(record.but(state=JobState.WAITING, retry_at_ms=due_ms, extra_attempts=extra, deaths=0))
+                finished = finished_servers(record, event.outcome)
+                record = record.but(state=JobState.WAITING, retry_at_ms=due_ms, extra_attempts=extra, deaths=0)
+                self._jobs.put(record.but(finished=finished))
                 self._draft.note("info", "attempt failed, another follows", event.job_id, after_s=decision.after_s)
             else:
-                self._end(record, event.outcome, now)
+                self._jobs.end(record, event.outcome, now)
         self._draft.actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
 
+    def _attempt_parked(self, event: on.AttemptParked, now: on.Now) -> None:
+        """The job waits in its place without a worker. Whatever may exist of the place: it keeps it."""
+        if not self._crew.holds(event.worker, event.job_id, event.generation):
+            return
+        if self._runs(event.worker, event.job_id, event.generation):
+            record = self._jobs.active[event.job_id]
+            # A worker that never got there knows less of the deadline than the one before it, and would only put it off.
+            give_up_ms = event.give_up_ms if record.give_up_ms is None else min(record.give_up_ms, event.give_up_ms)
+            record = record.but(begun=record.begun or event.begun, parked=event.error, give_up_ms=give_up_ms)
+            if not record.begun and (record.cancelled or record.lost):
+                self._jobs.end(record.without_place(), outcomes.cancelled(now), now)
+            else:
+                self._parking.park(event.job_id, host_of(event.server), now)
+                record = self._jobs.wait_for(record.but(state=JobState.READY), event.error.message)
+                self._jobs.put(record)
+                self._draft.note("warning", "job is parked", event.job_id, error=event.error.message)
+        self._draft.actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
+
+    def _server_seen(self, event: on.ServerSeen, now: on.Now) -> None:
+        host = host_of(event.server)
+        self._breakers.seen(host, reached=event.reached, reason=event.reason, now=now)
+        if event.reached:
+            self._parking.wake(host)
+            self._leftovers.contact(host)
+
+    def _cleaned(self, event: on.LeftoversCleaned) -> None:
+        if self._leftovers.ends(event.worker):
+            self._servers.ends(event.worker)
+            self._breakers.over(event.worker)
+            self._crew.tidied(event.worker)
+        self._jobs.drop_leftovers(event.job_id, event.places)
+
     # --- changes of a job --------------------------------------------------------------------------------------------
-
-    def _leave_place(self, job_id: str, generation: int) -> None:
-        """The place of an attempt that is over belongs to nobody any more."""
-        record = self.job(job_id)
-        if record is None or record.generation != generation or record.place is None:
-            return
-        if record.state is JobState.DONE:
-            self._done_jobs[job_id] = record.but(place=None)
-            self._draft.writes.append(do.PutJob(self._done_jobs[job_id]))
-        else:
-            self._put(record.but(place=None))
-
-    def _put(self, record: JobRecord) -> JobRecord:
-        self._jobs[record.job_id] = record
-        self._draft.writes.append(do.PutJob(record))
-        return record
-
-    def _end(self, record: JobRecord, outcome: Outcome, now: on.Now) -> None:
-        """The job has its last outcome; the report is owed from now on."""
-        if record.lost:
-            self._done(record, now)
-            return
-        ended = Ended(max(record.attempt, 1), outcome)
-        self._ended[record.job_id] = ended
-        self._put(record.but(state=JobState.ENDED))
-        self._draft.writes.append(do.PutEnded(record.job_id, ended))
-
-    def _done(self, record: JobRecord, now: on.Now) -> None:
-        """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
-        self._jobs.pop(record.job_id, None)
-        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, lease=None)
-        self._done_jobs[record.job_id] = record
-        self._draft.writes.append(do.PutJob(record))
-        if ended := self._ended.get(record.job_id):
-            ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
-            self._ended[record.job_id] = ended
-            self._draft.writes.append(do.PutEnded(record.job_id, ended))
-            self._finished[ended.outcome.status] += 1
-        self._statements.forget(record.job_id)
-        self._leases.forget(record.job_id)
-        self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
-
-    def _forget_again(self, now: on.Now) -> None:
-        """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
-        for record in reversed(self._done_jobs.values()):
-            if now.unix_ms - record.done_ms > _FORGET_AGAIN_MS:
-                return
-            self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def _cancel_at_worker(self, record: JobRecord) -> None:
         if (worker := self._crew.holder(record.job_id)) is not None:
@@ -376,87 +410,100 @@ class Core:
     # --- what follows from the state ---------------------------------------------------------------------------------
 
     def _decide(self, now: on.Now) -> None:
+        self._breakers.tick(now)
+        self._servers.tick(now)
         self._wake_waiting(now)
-        self._dispatch()
+        self._dispatch(now)
+        self._clean_up(now)
         self._crew.tidy(now)
         self._crew.keep(self._wanted_workers(), now)
-        self._leases.renew(self._jobs.values(), now)
-        self._draft.actions.extend(self._statements.due(self._jobs, self._ended, now, self._crew.busy()))
-        active = sum(1 for record in self._jobs.values() if record.state in ACTIVE)
-        # Not while too many reports wait for a backend that takes none.
-        allowed = not self._draining and len(self._jobs) < self._rules.most_jobs
+        self._leases.renew(self._jobs.active.values(), now)
+        self._draft.actions.extend(self._statements.due(self._jobs.active, self._jobs.ended, now, self._crew.busy()))
+        active = sum(1 for record in self._jobs.active.values() if record.state in ACTIVE and record.waits_for is None)
+        # Not while too many jobs wait for their server, or too many reports for a backend that takes none.
+        allowed = not self._draining and len(self._jobs.active) < self._rules.most_jobs
         self._polls.ask(self._rules.max_concurrent - active, now, allowed=allowed)
-        self._prune(now)
-        if self._draining and not self._jobs and not self._crew.busy():
+        self._jobs.prune(now)
+        if self._draining and not self._jobs.active and not self._crew.busy():
             self._draft.actions.append(do.Exit())
 
     def _wake_waiting(self, now: on.Now) -> None:
-        for record in list(self._jobs.values()):
+        for record in list(self._jobs.active.values()):
             if record.state is JobState.WAITING and record.retry_at_ms <= now.unix_ms and record.place is None:
-                self._put(record.but(state=JobState.READY))
+                self._jobs.put(record.but(state=JobState.READY))
 
-    def _dispatch(self) -> None:
-        """Give ready jobs to idle workers: what already has a place first, then by priority, then in order of arrival."""
-        ready = [r for r in self._jobs.values() if r.state is JobState.READY]
-        if not ready:
-            return
-        running = self._crew.busy()
-        idle = [worker for worker in self._crew if worker.idle()]
-        ready.sort(key=lambda r: (r.place is None, -r.priority, r.received_ms))
-        for record, worker in zip(ready, idle, strict=False):
-            if record.place is None and running >= self._rules.max_concurrent:
-                break
-            running += 1
-            self._give(record, worker.name)
+    def _dispatch(self, now: on.Now) -> None:
+        """Give ready jobs to idle workers. One whose last worker has not let go of it yet waits for that."""
+        ready = []
+        for record in list(self._jobs.active.values()):
+            if record.state is not JobState.READY or self._crew.holder(record.job_id) is not None:
+                continue
+            if record.parked is not None and record.give_up_ms is not None and record.give_up_ms <= now.unix_ms:
+                self._jobs.end(record.without_place(), outcomes.given_up(record, now), now)
+            else:
+                ready.append(record)
+        made = self._dispatching.choose(ready, now, more_follow=not self._draining)
+        for job_id, reason in made.waits.items():
+            self._jobs.wait_for(self._jobs.active[job_id], reason)
+        for record, worker, slot in made.given:
+            self._give(self._jobs.active[record.job_id], worker, slot)
+        for record, reason in made.fails:
+            self._jobs.end(record.without_place(), outcomes.unreachable(reason, now), now)
 
-    def _give(self, record: JobRecord, worker: str) -> None:
+    def _give(self, record: JobRecord, worker: str, slot: str | None) -> None:
         adopt = record.place is not None
         attempt = record.attempt if adopt else record.attempt + 1
-        place = record.place or place_name(self._rules.installation, record.job_id, attempt)
+        place = record.place or slot or self._new_place(record, attempt)
         fresh = record.generation == 0 and record.next_sequence <= 1
-        record = self._put(record.but(state=JobState.RUNNING, attempt=attempt, generation=record.generation + 1, place=place))
+        if record.parked is not None:
+            self._statements.waits(record.job_id, None)
+        given = record.but(
+            state=JobState.RUNNING,
+            attempt=attempt,
+            generation=record.generation + 1,
+            place=place,
+            begun=adopt and record.begun,
+            parked=None,
+            give_up_ms=record.give_up_ms if adopt else None,  # until its script is seen to run, it has not been put off
+            waits_for=None,
+        )
+        record = self._jobs.put(given)
         self._crew.give(worker, record.job_id, record.generation)
         if not adopt:
             self._statements.new_attempt(record.job_id)
         self._announce(record, worker)
-        self._draft.actions.append(
-            do.DispatchTo(worker, record.job_id, attempt, record.generation, record.epoch, place, fresh=fresh, adopt=adopt)
+        order = do.DispatchTo(
+            worker, record.job_id, attempt, record.generation, record.epoch, place, fresh, adopt, record.begun, record.finished
         )
+        self._draft.actions.append(order)
         for _ in range(2 if record.lost else int(record.cancelled)):
             self._cancel_at_worker(record)
+
+    def _new_place(self, record: JobRecord, attempt: int) -> str:
+        if record.servers:
+            return remote_place(self._rules.installation, self._random)
+        return place_name(self._rules.installation, record.job_id, attempt)
+
+    def _clean_up(self, now: on.Now) -> None:
+        """Have somebody go where something was left, if anybody can."""
+        for job_id in self._leftovers.due(now):
+            record = self._jobs.known(job_id)
+            if record is None or self._jobs.all_done.is_over(record, now):
+                self._jobs.drop_leftovers(job_id, () if record is None else record.leftovers)
+            elif (worker := self._dispatching.cleaner(record, now)) is not None:
+                self._crew.clean(worker, now)
+                self._leftovers.begins(job_id, worker, now)
+                self._draft.actions.append(do.CleanUpAt(worker, job_id, record.leftovers))
+                return
 
     def _wanted_workers(self) -> int:
         """One for each slot, and for each place that is to be taken over; while draining only as many as there is work for."""
         wanted = self._rules.max_concurrent
-        if len(self._jobs) > wanted:
-            wanted = max(wanted, sum(1 for r in self._jobs.values() if r.place is not None and r.state in ACTIVE))
+        if len(self._jobs.active) > wanted:
+            wanted = max(
+                wanted, sum(1 for r in self._jobs.active.values() if r.place is not None and r.state in ACTIVE and not r.parked)
+            )
         wanted += self._rules.spare_workers
         if self._draining:
-            return min(wanted, sum(1 for r in self._jobs.values() if r.state is not JobState.ENDED))
+            return min(wanted, sum(1 for r in self._jobs.active.values() if r.state is not JobState.ENDED))
         return wanted
-
-    def _prune(self, now: on.Now) -> None:
-        """Forget the oldest of those that are done: too old, or too many."""
-        oldest_ms = now.unix_ms - self._rules.keep_done_s * 1000
-        while self._done_jobs:
-            record = next(iter(self._done_jobs.values()))
-            if record.done_ms >= oldest_ms and len(self._done_jobs) <= self._rules.keep_done_jobs:
-                return
-            del self._done_jobs[record.job_id]
-            self._ended.pop(record.job_id, None)
-            self._draft.writes.append(do.ForgetJob(record.job_id))
-
-
-def _cancelled(now: on.Now) -> Outcome:
-    error = ExecutionError(Reason.CANCELLED, "cancelled before it was started").report()
-    return Outcome("cancelled", None, error, now.unix_ms, now.unix_ms)
-
-
-def _worker_lost(deaths: int, reason: str, now: on.Now) -> Outcome:
-    error = ExecutionError(
-        Reason.WORKER_LOST,
-        f"{deaths} workers died while they ran this job, the last one: {reason}. See the supervisor's log; "
-        "jobs.maxWorkerDeaths says how many are allowed",
-        deaths=deaths,
-    ).report()
-    return Outcome("failed", None, error, now.unix_ms, now.unix_ms)

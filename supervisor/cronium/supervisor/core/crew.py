@@ -58,6 +58,14 @@ class Crew:
         self._workers[worker] = replace(self._workers[worker], job_id=job_id, generation=generation)
         self._holders[job_id] = worker
 
+    def is_known(self, worker: str) -> bool:
+        """Whether it lives, as far as we know."""
+        return worker in self._workers
+
+    def clean(self, worker: str, now: Now) -> None:
+        """It is busy with what is left on a server."""
+        self._change(worker, tidying=True, due_s=now.mono_s + _TIDIED_WITHIN_S)
+
     # --- what workers say, and what is seen of them ------------------------------------------------------------------
 
     def ready(self, name: str) -> None:
@@ -111,14 +119,15 @@ class Crew:
         """Every now and then have an idle one look for places that nobody owns."""
         if now.mono_s < self._tidy_at_s:
             return
-        for worker in self:
-            if worker.idle():
-                self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
-                starting, self._tidied = not self._tidied, True
-                within_s = _READIED_WITHIN_S if starting else _TIDIED_WITHIN_S
-                self._change(worker.name, tidying=True, due_s=now.mono_s + within_s)
-                self._draft.actions.append(do.TidyAt(worker.name, starting))
-                return
+        idle = [worker for worker in self if worker.idle()]
+        if not idle:
+            return
+        name = min(idle, key=lambda worker: worker.tidied_s).name  # each in turn: it sees only the servers it is connected to
+        self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
+        starting, self._tidied = not self._tidied, True
+        within_s = _READIED_WITHIN_S if starting else _TIDIED_WITHIN_S
+        self._change(name, tidying=True, tidied_s=now.mono_s, due_s=now.mono_s + within_s)
+        self._draft.actions.append(do.TidyAt(name, starting))
 
     def keep(self, wanted: int, now: Now) -> None:
         """End those that are overdue, and have as many as are wanted. After failed starts, one at a time."""

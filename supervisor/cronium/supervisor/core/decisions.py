@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from cronium.common.messages import Outcome
+from cronium.common.messages import Outcome, ServerOutcome
 from cronium.supervisor.core.state import JobRecord
 
 _LONGEST_RETRY_S = 3600.0
@@ -33,6 +33,14 @@ def decide_retry(record: JobRecord, outcome: Outcome) -> RetryDecision:
         return RetryDecision(again=False)
     factor = 2.0 ** min(record.attempt - 1, 20) if record.retry.exponential else 1
     return RetryDecision(again=True, after_s=min(record.retry.delay_s * factor, _LONGEST_RETRY_S))
+
+
+def finished_servers(record: JobRecord, outcome: Outcome) -> tuple[ServerOutcome, ...]:
+    """The servers on which the next attempt need not run; all run again where all had succeeded and more is asked for."""
+    if outcome.status == "completed":
+        return ()
+    found = {server.server: server for server in (*record.finished, *outcome.servers) if server.status == "completed"}
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)

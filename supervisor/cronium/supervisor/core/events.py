@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cronium.common.messages import Outcome, Summary
+from cronium.common.errors import ErrorReport
+from cronium.common.messages import Outcome, Slot, Summary
 from cronium.supervisor.core.state import Lease, RetryRule
 
 
@@ -18,13 +19,14 @@ class Now:
 
 @dataclass(frozen=True, slots=True)
 class QueuedJob:
-    """A job as it was polled. `refusal`: why it cannot be run, when it is no job that can."""
+    """A job as it was polled. `refusal`: why it cannot be run, when it is no job that can. `servers`: see `Server.key`."""
 
     job_id: str
     payload: bytes
     priority: int
     retry: RetryRule
     refusal: Outcome | None = None
+    servers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,12 +129,13 @@ class WorkerBeats:
 
 @dataclass(frozen=True, slots=True)
 class WorkerIsIdle:
-    """A worker has removed its job's place."""
+    """A worker has let go of its job. `removed`: and its place is gone."""
 
     worker: str
     job_id: str
     generation: int
     memory_bytes: int
+    removed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,47 @@ class AttemptOver:
     job_id: str
     generation: int
     outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptParked:
+    """An attempt waits on a server that cannot be reached, everything read of it is durable. See the message of that name."""
+
+    worker: str
+    job_id: str
+    generation: int
+    server: str
+    error: ErrorReport
+    give_up_ms: int
+    begun: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIsConnected:
+    """All servers that a worker has a connection to, and where launchers wait."""
+
+    worker: str
+    servers: tuple[str, ...]
+    slots: tuple[Slot, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSeen:
+    """A worker has tried to get to a server: whether it answered, or why not."""
+
+    worker: str
+    server: str
+    reached: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftoversCleaned:
+    """A worker has tried to remove what is left of a job; these places are gone."""
+
+    worker: str
+    job_id: str
+    places: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +271,10 @@ Event = (
     | WorkerDied
     | AttemptSaid
     | AttemptOver
+    | AttemptParked
+    | WorkerIsConnected
+    | ServerSeen
+    | LeftoversCleaned
     | StreamerIsReady
     | SummaryHeard
     | DrainRequested

@@ -28,3 +28,11 @@ class Rules:
     keep_done_s: float = 86_400.0
     keep_done_jobs: int = 10_000
     status_per_s: float = 5.0  # half of the contract's 600 a minute (PROTOCOL.md), for all jobs together
+    connections_per_server: int = 5  # from here on: ssh.* of the configuration
+    connections_idle_s: float = 300.0
+    connect_s: float = 15.0
+    breaker_failures: int = 5
+    breaker_recovery_s: float = 60.0
+    breaker_fails: bool = False  # a job for a server that is left alone: fails (True), or waits for it
+    unreachable_after_s: float = 900.0
+    remote_ttl_s: float = 86_400.0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from cronium.common.messages import Outcome
+from cronium.common.errors import ErrorReport
+from cronium.common.messages import Outcome, ServerOutcome
 
 
 class JobState(StrEnum):
     """Where a job is. Legal ways: received → ready → running → (waiting → ready | ready | ended) → done.
 
-    `received`: journaled, not yet acknowledged. `ready`: waits for a worker (with a place already when a worker was lost).
+    `received`: journaled, not yet acknowledged. `ready`: waits for a worker (with a place already when a worker was lost, or
+    when it is parked).
     `running`: a worker has it. `waiting`: for its next attempt. `ended`: has its last outcome, which the backend has not taken
     yet. `done`: nothing more is owed to anybody; kept for a while so that it is known when it is delivered again.
     """
@@ -52,6 +54,11 @@ class JobRecord:
     when there is none. `deaths`: workers lost in this attempt. `extra_attempts`: asked for by the backend. `lost`: another
     host has the job, so no report is owed. `delivered_ms`: when the queue last brought it; `acknowledged`: the backend knows
     that we have it since then. `set_aside`: why the backend refused its report for good.
+
+    Jobs on servers: `servers` are the keys of the connections it needs (`Server.key`). `begun`: the current attempt's script is
+    known to have been started. `parked`: its server cannot be reached, so it waits there without a worker; how it ends if
+    nobody gets there until `give_up_ms` (Unix). `waits_for`: why it does not run, for people; not written down with each
+    change. `leftovers`: places that could not be removed. `finished`: servers on which an earlier attempt has succeeded.
     """
 
     job_id: str
@@ -74,17 +81,34 @@ class JobRecord:
     lost: bool = False
     done_ms: int = 0
     set_aside: str | None = None
+    servers: tuple[str, ...] = ()
+    begun: bool = False
+    parked: ErrorReport | None = None
+    give_up_ms: int | None = None
+    waits_for: str | None = field(default=None, compare=False)
+    leftovers: tuple[str, ...] = ()
+    finished: tuple[ServerOutcome, ...] = ()
 
     def but(self, **changes: object) -> JobRecord:
         """The same with some fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]  # names are checked by dataclasses.replace itself
+
+    def without_place(self) -> JobRecord:
+        """Nobody is there to remove its place: the reaper finds a container, a directory on a server has to be remembered."""
+        if self.place is None:
+            return self
+        return self.but(place=None, leftovers=(*self.leftovers, self.place) if self.servers else self.leftovers)
+
+    def is_unclean(self) -> bool:
+        """Whether its payload is still needed to get to what is left of it on servers."""
+        return bool(self.leftovers) or (bool(self.servers) and self.place is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
     """What is known of a worker process. `job_id` and `generation` while it has a job, `ready` once it has said so.
 
-    `due_s` (monotonic): when it is to be ready, or to be gone, at the latest.
+    `due_s` (monotonic): when it is to be ready, or to be gone, at the latest. `tidied_s`: when it last looked for leftovers.
     """
 
     name: str
@@ -95,6 +119,7 @@ class Worker:
     job_id: str | None = None
     generation: int = 0
     tidying: bool = False
+    tidied_s: float = 0.0
     jobs_done: int = 0
     memory_bytes: int = 0
 

@@ -33,6 +33,7 @@ class _Line:
     status: str | None = None
     percentage: float | None = None
     message: str | None = None
+    waits: str | None = None
     changed: bool = False
     count: int = 0
     said_s: float = 0.0
@@ -57,6 +58,12 @@ class Statements:
             line.status, line.changed = status, True
         line.percentage = percentage if percentage is not None else line.percentage
         line.message = message if message is not None else line.message
+
+    def waits(self, job_id: str, reason: str | None) -> None:
+        """Why a job that was started stands still, None when it goes on; said instead of what its script last said."""
+        line = self._line(job_id)
+        line.changed = line.changed or line.waits != reason
+        line.waits = reason
 
     def new_attempt(self, job_id: str) -> None:
         """What was said of the last attempt is over."""
@@ -125,7 +132,7 @@ class Statements:
                 out.append(do.Acknowledge(record.job_id, self._send(line, "acknowledge", key)))
             elif record.state is JobState.ENDED:
                 out.extend(self._complete(line, record, ended[record.job_id], now))
-            elif record.state is JobState.RUNNING and line.status is not None:
+            elif record.parked is not None or (record.state is JobState.RUNNING and line.status is not None):
                 out.extend(self._status(line, record, now, interval_s))
         return out
 
@@ -146,9 +153,10 @@ class Statements:
             return []
         line.changed, line.said_s = False, now.mono_s
         line.count += 1
-        assert line.status is not None  # noqa: S101 - asked by the caller
+        status = line.status or ("running" if record.begun else "preparing")  # after a restart nobody has said it yet
+        message = line.waits or line.message
         key = self._send(line, "status", _key(record.job_id, f"status-{self._run}", record.received_ms, line.count))
-        return [do.SayStatus(record.job_id, key, record.epoch, line.status, record.attempt, line.percentage, line.message)]
+        return [do.SayStatus(record.job_id, key, record.epoch, status, record.attempt, line.percentage, message)]
 
     @staticmethod
     def _send(line: _Line, kind: str, key: str) -> str:

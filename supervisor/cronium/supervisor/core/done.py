@@ -1,0 +1,74 @@
+"""Jobs for which nothing more is owed, kept for a while: one that is delivered again is known. Pure; part of the core."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core.events import Now
+from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.core.state import JobRecord, JobState
+
+_FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
+
+
+class DoneJobs:
+    """In order of their end. Those that still have something on a server are not forgotten before it is gone."""
+
+    def __init__(self, rules: Rules, draft: do.Draft) -> None:
+        self._rules = rules
+        self._draft = draft
+        self._records: dict[str, JobRecord] = {}
+        self._unclean: dict[str, JobRecord] = {}  # which would be forgotten but for that
+
+    def __iter__(self) -> Iterator[JobRecord]:
+        yield from self._records.values()
+        yield from self._unclean.values()
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """What is known of a job."""
+        return self._records.get(job_id) or self._unclean.get(job_id)
+
+    def restore(self, record: JobRecord) -> None:
+        """As the journal has it."""
+        self._records[record.job_id] = record
+
+    def put(self, record: JobRecord) -> None:
+        """It is done, or was and has changed."""
+        self._draft.writes.append(do.PutJob(record))
+        (self._unclean if record.job_id in self._unclean else self._records)[record.job_id] = record
+
+    def pop(self, job_id: str) -> None:
+        """It has come again."""
+        self._records.pop(job_id, None)
+        self._unclean.pop(job_id, None)
+
+    def forget_output_again(self, now: Now) -> None:
+        """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
+        for record in reversed(self._records.values()):
+            if now.unix_ms - record.done_ms > _FORGET_AGAIN_MS:
+                return
+            self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
+
+    def prune(self, now: Now) -> list[str]:
+        """Forget the oldest: too old, or too many. Which they were."""
+        forgotten = []
+        if self._unclean:
+            forgotten = [job_id for job_id, record in self._unclean.items() if not record.is_unclean()]
+            self._unclean = {job_id: record for job_id, record in self._unclean.items() if record.is_unclean()}
+        oldest_ms = now.unix_ms - self._rules.keep_done_s * 1000
+        while self._records:
+            record = next(iter(self._records.values()))
+            if record.done_ms >= oldest_ms and len(self._records) <= self._rules.keep_done_jobs:
+                break
+            del self._records[record.job_id]
+            if record.is_unclean():
+                self._unclean[record.job_id] = record
+            else:
+                forgotten.append(record.job_id)
+        self._draft.writes += [do.ForgetJob(job_id) for job_id in forgotten]
+        return forgotten
+
+    def is_over(self, record: JobRecord, now: Now) -> bool:
+        """Whether what a job has left on servers has removed itself by now."""
+        return record.state is JobState.DONE and now.unix_ms - record.done_ms > self._rules.remote_ttl_s * 1000

@@ -1,0 +1,148 @@
+"""All jobs that are known, and every change of one: each is a write of the same step. Pure; part of the core.
+
+Nobody else changes a record. `active` and `ended` are read by others, never changed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from cronium.common.messages import Outcome, Results
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core.done import DoneJobs
+from cronium.supervisor.core.events import Now
+from cronium.supervisor.core.leases import Leases
+from cronium.supervisor.core.leftovers import Leftovers
+from cronium.supervisor.core.parking import Parking
+from cronium.supervisor.core.rules import Rules
+from cronium.supervisor.core.state import Ended, JobRecord, JobState
+from cronium.supervisor.core.statements import Statements
+
+
+class Jobs:
+    """`active`: all for which something is still to be done; `ended`: last outcomes, also of those that are done."""
+
+    def __init__(
+        self, rules: Rules, draft: do.Draft, statements: Statements, leases: Leases, parking: Parking, leftovers: Leftovers
+    ) -> None:
+        self.active: dict[str, JobRecord] = {}
+        self.ended: dict[str, Ended] = {}
+        self.all_done = DoneJobs(rules, draft)
+        self._draft = draft
+        self._statements = statements
+        self._leases = leases
+        self._parking = parking
+        self._leftovers = leftovers
+        self._finished: Counter[str] = Counter()
+
+    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended]) -> None:
+        """Go on from what the journal holds: whatever ran waits for a new worker, in its place."""
+        for known in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
+            record = known if known.parked is not None else known.but(waits_for=None)
+            if record.state is JobState.RUNNING:
+                record = record.but(state=JobState.READY)
+            elif record.state is not JobState.READY:  # nobody cleans up its last place any more: the reaper will
+                record = record.without_place()
+            self._leftovers.note(record)
+            if record.state is JobState.DONE:
+                self.all_done.restore(record)
+                continue
+            self.active[record.job_id] = record
+            if record.parked is not None:
+                self._statements.waits(record.job_id, record.waits_for)
+        self.ended.update(ended)
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """A job for which something is still to be done."""
+        return self.active.get(job_id)
+
+    def known(self, job_id: str) -> JobRecord | None:
+        """The same, or one that is done."""
+        return self.active.get(job_id) or self.all_done.get(job_id)
+
+    def counts(self) -> dict[str, int]:
+        """Jobs by their state, and since our start by how they ended (`completed`, `failed`, `timeout`, `cancelled`)."""
+        return dict(Counter(record.state.value for record in self.active.values()) + self._finished)
+
+    def places(self) -> Iterable[str]:
+        """The places that belong to a job."""
+        known = (*self.active.values(), *self.all_done)
+        return (record.place for record in known if record.place is not None)
+
+    # --- changes -----------------------------------------------------------------------------------------------------
+
+    def take_in(self, record: JobRecord, payload: bytes) -> None:
+        """A new job, or one that was done or lost and begins anew."""
+        self.active[record.job_id] = record
+        self._draft.writes.append(do.PutJob(record, payload))
+
+    def put(self, record: JobRecord) -> JobRecord:
+        """The record as it is from now on."""
+        self._leftovers.note(record)
+        if record.state is JobState.DONE:
+            self.all_done.put(record)
+        else:
+            self.active[record.job_id] = record
+            self._draft.writes.append(do.PutJob(record))
+        return record
+
+    def wait_for(self, record: JobRecord, reason: str | None) -> JobRecord:
+        """Remember, for people, why it waits; not written down."""
+        if reason is not None and record.cancelled:
+            reason = f"cancelled; its script is ended as soon as its server can be reached: {reason}"
+        if record.waits_for != reason:
+            record = self.active[record.job_id] = record.but(waits_for=reason)
+            if record.parked is not None:
+                self._statements.waits(record.job_id, reason)
+        return record
+
+    def leave_place(self, job_id: str, generation: int, *, removed: bool) -> None:
+        """The place of an attempt that is over belongs to nobody any more. A parked job keeps its own."""
+        record = self.known(job_id)
+        if record is None or record.generation != generation or record.place is None:
+            return
+        if record.state not in (JobState.READY, JobState.RUNNING):
+            self.put(record.but(place=None) if removed else record.without_place())
+
+    def drop_leftovers(self, job_id: str, places: Iterable[str]) -> None:
+        """These are gone from their servers."""
+        record = self.known(job_id)
+        if record is None:
+            return
+        left = tuple(place for place in record.leftovers if place not in places)
+        if left != record.leftovers:
+            self.put(record.but(leftovers=left))
+
+    def end(self, record: JobRecord, outcome: Outcome, now: Now) -> None:
+        """The job has its last outcome; the report is owed from now on."""
+        if record.lost:
+            self.done(record, now)
+            return
+        self._parking.forget(record.job_id)
+        ended = Ended(max(record.attempt, 1), outcome)
+        self.ended[record.job_id] = ended
+        self.put(record.but(state=JobState.ENDED, parked=None, give_up_ms=None, waits_for=None))
+        self._draft.writes.append(do.PutEnded(record.job_id, ended))
+
+    def done(self, record: JobRecord, now: Now) -> None:
+        """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
+        self._parking.forget(record.job_id)
+        self.active.pop(record.job_id, None)
+        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, lease=None, parked=None, give_up_ms=None, waits_for=None)
+        self.put(record)
+        if ended := self.ended.get(record.job_id):
+            ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
+            self.ended[record.job_id] = ended
+            self._draft.writes.append(do.PutEnded(record.job_id, ended))
+            self._finished[ended.outcome.status] += 1
+        self._statements.forget(record.job_id)
+        self._leases.forget(record.job_id)
+        self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
+
+    def prune(self, now: Now) -> None:
+        """Forget what was done long ago."""
+        for job_id in self.all_done.prune(now):
+            self.ended.pop(job_id, None)
+            self._leftovers.forget(job_id)
