@@ -94,10 +94,11 @@ class Files:
     _read_bytes: int = 0
 
     @classmethod
-    def make(cls, folder: Path) -> Files:
+    def make(cls, folder: Path, *, segments: bool = False) -> Files:
+        """`segments`: as on a server, where output is in segments that the launcher makes."""
         folder.mkdir()
         folder.chmod(0o755)
-        for name in ("stdout", "stderr", "events", "results", "state"):
+        for name in (*(() if segments else ("stdout", "stderr")), "events", "results", "state"):
             (folder / name).touch()
             (folder / name).chmod(0o622)
         (folder / "credit").write_bytes(format_credit(Credit(0, 0)))
@@ -108,11 +109,27 @@ class Files:
         with (self.folder / "credit").open("r+b", buffering=0) as file:
             file.write(format_credit(credit))
 
-    def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+    def segments(self, stream: str) -> list[tuple[int, Path]]:
+        """Those that are there, with the offset of each."""
+        return sorted((int(path.suffix[1:]), path) for path in self.folder.glob(f"{stream}.*"))
+
+    def read(self, name: str, offset: int = 0) -> bytes:
+        """From that offset to the end, over all segments."""
+        whole = self.folder / name
+        pieces = []
+        for start, path in [(0, whole)] if whole.exists() else self.segments(name):
+            with path.open("rb") as file:
+                file.seek(max(0, offset - start))
+                pieces.append(file.read())
+        return b"".join(pieces)
 
     def size(self, name: str) -> int:
-        return (self.folder / name).stat().st_size
+        """The offset of its end."""
+        whole = self.folder / name
+        if whole.exists():
+            return whole.stat().st_size
+        segments = self.segments(name)
+        return segments[-1][0] + segments[-1][1].stat().st_size if segments else 0
 
     def state(self) -> list[StateEvent]:
         with (self.folder / "state").open("rb") as file:
@@ -202,11 +219,12 @@ def host_place(
 ) -> Iterator[HostPlace]:
     """`before`: words of a command that runs the rest of its arguments."""
     with _folder() as home:
-        files = Files.make(home / "files")
+        files = Files.make(home / "files", segments=True)
         token = secrets.token_hex(16)
         as_user: dict[str, Any] = {}
         if os.geteuid() == 0:
             os.chown(home, UID, UID)
+            os.chown(files.folder, UID, UID)
             as_user = {"user": UID, "group": UID, "extra_groups": []}
         process = subprocess.Popen(
             [*before, shell.program, "-c", launcher_text(), "cronium", files.folder, home / "run", token],

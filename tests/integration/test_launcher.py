@@ -10,6 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -371,17 +372,19 @@ def test_a_flood_is_held_at_the_bound_and_comes_out_exact(place: HostPlace) -> N
 def _read_as_credit_is_given(place: HostPlace, unread: int) -> str:
     digest, offset = hashlib.sha256(), 0
     give_up = time.monotonic() + PATIENCE_S
-    with (place.files.folder / "stdout").open("rb") as file:
-        while time.monotonic() < give_up:
-            running = place.process.poll() is None
-            data = file.read(8 * MIB)
-            assert len(data) <= unread
-            if not data and not running:
-                return digest.hexdigest()
-            digest.update(data)
-            offset += len(data)
-            place.files.pay(Credit(offset, 0))
-            time.sleep(0.001)
+    while time.monotonic() < give_up:
+        running = place.process.poll() is None
+        data = place.files.read("stdout", offset)
+        assert len(data) <= unread
+        if not data and not running:
+            return digest.hexdigest()
+        digest.update(data)
+        offset += len(data)
+        place.files.pay(Credit(offset, 0))
+        for (_, old), (start, _) in pairwise(place.files.segments("stdout")):
+            assert start <= offset
+            old.unlink()
+        time.sleep(0.001)
     raise AssertionError("the flood did not end")
 
 
@@ -435,9 +438,9 @@ def test_a_script_may_spoil_its_own_log_and_nothing_else(place: HostPlace) -> No
     """It cuts its file, seeks in it, floods `state` with garbage: the job still ends, with what it printed later in place."""
     script = """
         files=${CRONIUM_EVENTS%/events}
-        echo one; sleep 0.3; : >"$files/stdout"
+        echo one; sleep 0.3; : >"$files/stdout.0"
         printf 'ended 0 exit' >>"$files/state"; head -c 10000 /dev/zero >>"$files/state"; echo >>"$files/state"
-        dd if=/dev/zero of="$files/stderr" bs=1 count=1 seek=1000000 conv=notrunc 2>/dev/null
+        dd if=/dev/zero of="$files/stderr.0" bs=1 count=1 seek=1000000 conv=notrunc 2>/dev/null
         echo two; echo err >&2
     """
     assert place.run_job(script) == 0
@@ -456,7 +459,7 @@ def test_a_cut_file_does_not_stop_a_held_pump(place: HostPlace) -> None:
     wait_until(held, "the bound")
     time.sleep(0.3)
     cut = place.files.size("stdout")
-    os.truncate(place.files.folder / "stdout", 0)
+    os.truncate(place.files.folder / "stdout.0", 0)
     wait_until(held, "the bound again")
     place.files.pay(EVERYTHING)
     assert place.finish() == 0

@@ -36,6 +36,7 @@ class LoopControl:
     cancels: int = 0
     offsets: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     calls: int = 0
+    patience: float = 10.0
 
     def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
         poller = select.poll()
@@ -66,11 +67,14 @@ class LoopControl:
     def room(self) -> int:
         return self.room_bytes
 
-    def durable(self, stream: str) -> int:
-        return self.lag(stream, self.offsets[stream])
+    def durable(self, stream: str, place: str = "") -> int:
+        return self.lag(stream, self.offsets.get(f"{place}/{stream}" if place else stream, 0))
 
     def cancelled(self) -> int:
         return self.cancels
+
+    def patience_s(self) -> float:
+        return self.patience
 
 
 @dataclass
@@ -145,6 +149,7 @@ class World:
             installation=self.installation,
             runtime_dir=config.runtime_dir,
             state_dir=config.state_dir,
+            audit_dir=config.audit_dir,
             container=config.container,
             ssh=config.ssh,
             jobs=config.jobs,

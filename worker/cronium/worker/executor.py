@@ -7,12 +7,13 @@ that has these three methods, and a line in `registry`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
+from cronium.common.errors import ErrorReport
 from cronium.common.job import Job, JobProblem
-from cronium.common.messages import Outcome, Position
+from cronium.common.messages import Message, Outcome, Position, ServerOutcome
 
 T = TypeVar("T")
 
@@ -21,8 +22,9 @@ T = TypeVar("T")
 class Attempt:
     """One attempt of a job, and the name of the place it has or gets.
 
-    `adopt`: another worker may have made the place already; find out, and go on with what is there. `position`: where to
-    read on (its marks are at the start for a place nobody has read).
+    `adopt`: another worker may have made the place already; find out, and go on with what is there. `begun`: and is known to
+    have started the script. `position`: where to read on (its marks are at the start for a place nobody has read).
+    `finished`: servers on which an earlier attempt has succeeded.
     """
 
     job: Job
@@ -30,15 +32,21 @@ class Attempt:
     place: str
     adopt: bool
     position: Position
+    begun: bool = False
+    finished: tuple[ServerOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """Bytes of one stream as they stand in the place's file; `offset` is where the next ones begin."""
+    """Bytes of one stream as they stand in the place's file; `offset` is where the next ones begin.
+
+    `place`: whose, where an attempt has several (one for each server); empty for the attempt's only one.
+    """
 
     stream: str
     data: bytes
     offset: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,22 @@ class Gap:
     stream: str
     message: str
     offset: int
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that people who watch the job should know; becomes a `system` line."""
+
+    message: str
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Said first by an attempt with several places: the label that the lines of each carry."""
+
+    by_place: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +96,20 @@ class Complete:
     outcome: Outcome
 
 
-Update = Log | Gap | Status | Progress | Complete
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The last update instead of Complete: a place cannot be reached, and the attempt goes on there without us.
+
+    Somebody takes it over later, until `give_up_ms` (Unix); `error` is then its end. `begun`: the script has been started.
+    """
+
+    server: str
+    error: ErrorReport
+    give_up_ms: int
+    begun: bool
+
+
+Update = Log | Gap | Told | Labels | Status | Progress | Complete | Parked
 
 
 class Control(Protocol):
@@ -90,11 +127,14 @@ class Control(Protocol):
     def room(self) -> int:
         """How many bytes of output may be handed over now; 0: wait until it is more."""
 
-    def durable(self, stream: str) -> int:
-        """Up to which offset of this place's stream everything is safe on our disk: credit and space may be given back."""
+    def durable(self, stream: str, place: str = "") -> int:
+        """Up to which offset of this stream everything is safe on our disk: credit and space may be given back."""
 
     def cancelled(self) -> int:
         """How often the job's end was asked for: 0 no, 1 SIGTERM and grace, 2 at once."""
+
+    def patience_s(self) -> float:
+        """How long an executor may hold on to a place that it cannot reach; then the attempt is `Parked`."""
 
 
 class Executor(Protocol):
@@ -112,8 +152,11 @@ class Executor(Protocol):
         `cleanup`. A closed generator leaves the place as it is (the job runs on).
         """
 
-    def cleanup(self, place: str) -> None:
-        """Remove everything of a place, whatever of it there is. Doing it again is harmless. Raises ExecutionError."""
+    def cleanup(self, place: str, job: Job | None = None) -> None:
+        """Remove everything of a place, whatever of it there is. Doing it again is harmless. Raises ExecutionError.
+
+        `job`: whose it was, where that is known: a place on a server needs the way there.
+        """
 
     def make_ready(self, stop: Callable[[], bool]) -> None:
         """At the supervisor's start: do what makes the first job as quick as the others; what is missing goes to the log.
@@ -129,3 +172,20 @@ class Executor(Protocol):
 
     def leave(self) -> None:
         """Remove what only a running supervisor needs, if nothing uses it. Raises ExecutionError."""
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """An executor that keeps something (connections) between two jobs, and looks after it whenever the worker waits."""
+
+    def tend(self, now_s: float) -> float:
+        """Do what is due, without blocking; when (monotonic) to come again."""
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable when `tend` has something to do."""
+
+    def hear(self, message: Message) -> None:
+        """An order that concerns what is kept."""
+
+    def close(self) -> None:
+        """Let go of it; the worker leaves."""

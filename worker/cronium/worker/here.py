@@ -7,6 +7,7 @@ shared lock on the state folder that such runs have in common; one that gets it 
 from __future__ import annotations
 
 import fcntl
+import math
 import select
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from cronium.common.ids import place_name
 from cronium.common.job import InvalidJobError, Job, parse_job
 from cronium.common.messages import Outcome, Position
 from cronium.worker.blocking import call_in_thread
-from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
+from cronium.worker.executor import Attempt, Complete, Executor, Gap, Labels, Log, Parked, Progress, Status, Told, Update
 from cronium.worker.pipes import Pipes
 from cronium.worker.registry import Executors
 from cronium.worker.settings import WorkerSettings
@@ -69,7 +70,7 @@ def main(fields: Mapping[str, Any], job_json: bytes, token: str, terminal: Termi
     """
     settings = WorkerSettings(**fields)
     job = parse_job(job_json)
-    executors = Executors(settings)
+    executors = Executors(settings, lambda _: None)
     executor = executors.for_job(job)
     problems = executor.validate(job)
     if problems:
@@ -80,9 +81,9 @@ def main(fields: Mapping[str, Any], job_json: bytes, token: str, terminal: Termi
             outcome = _attempt(executor, job, place, terminal, descriptors)
         except ExecutionError as error:
             if error.reason is not Reason.ENGINE_DOWN:  # without it nothing can be removed: the last sweep tries, or the next run
-                _clean(executor, place, terminal)
+                _clean(executor, job, place, terminal)
             raise
-        _clean(executor, place, terminal)
+        _clean(executor, job, place, terminal)
         return outcome
 
 
@@ -93,6 +94,9 @@ def _attempt(executor: Executor, job: Job, place: str, terminal: Terminal, descr
     for update in executor.execute(Attempt(job, 1, place, False, Position()), control):
         if isinstance(update, Complete):
             outcome = update.outcome
+        elif isinstance(update, Parked):  # only when the person would not wait any longer
+            left = ". The script may go on running there until its deadline" if update.begun else ""
+            raise ExecutionError(Reason.UNREACHABLE, f"{update.error.message}{left}", server=update.server)
         else:
             _take(update, pipes, terminal)
     control.finish()
@@ -105,22 +109,24 @@ def _take(update: Update, pipes: Pipes, terminal: Terminal) -> None:
     match update:
         case Log():
             pipes.put(update)
-        case Gap(stream, message, offset):
-            pipes.skip(stream, offset)
+        case Gap(stream, message, offset, place):
+            pipes.skip(stream, offset, place)
+            terminal.told(message)
+        case Told(message):
             terminal.told(message)
         case Status(status):
             terminal.status(status)
         case Progress(percentage, message):
             terminal.progress(percentage, message)
-        case Complete():
+        case Complete() | Parked() | Labels():
             pass
 
 
-def _clean(executor: Executor, place: str, terminal: Terminal) -> None:
+def _clean(executor: Executor, job: Job, place: str, terminal: Terminal) -> None:
     terminal.status("cleaning up")
     for pause_s in (*_CLEANUP_PAUSES_S, None):
         try:
-            executor.cleanup(place)
+            executor.cleanup(place, job)
         except ExecutionError as error:
             if pause_s is None:
                 terminal.told(f"{place} could not be removed ({error.message}); the next `exec` will try again")
@@ -174,9 +180,13 @@ class Here:
             self._pipes.drop()  # the job ends at once, and so does the wait for its reader
         return self._pipes.room()
 
-    def durable(self, stream: str) -> int:
+    def durable(self, stream: str, place: str = "") -> int:
         """See `Control.durable`."""
-        return self._pipes.durable(stream)
+        return self._pipes.durable(stream, place)
+
+    def patience_s(self) -> float:
+        """See `Control.patience_s`. A person waits; nobody else would come back to the place."""
+        return math.inf
 
     def cancelled(self) -> int:
         """See `Control.cancelled`. An output that nobody reads any more ends the job as well."""

@@ -59,11 +59,12 @@ class LaunchSpec:
     """One attempt, as the launcher in a place is told of it. Raises ValueError (what, and why) when it cannot be said.
 
     `working_directory` is absolute, or empty to stay where the launcher was started. `deadline_s` 0 means none; it counts from
-    the script's start. `helpers` are the job's own files, by plain file name; those named like one of `RESERVED_HELPERS` are
-    left out. The three JSON documents are what the runtime helpers answer from.
+    the script's start. `interpreter` is a name on the place's PATH, or an absolute path there. `helpers` are the job's own
+    files, by plain file name; those named like one of `RESERVED_HELPERS` are left out. The three JSON documents are what the
+    runtime helpers answer from.
     """
 
-    interpreter: Interpreter
+    interpreter: Interpreter | str
     script: bytes = field(repr=False)
     working_directory: str = ""
     deadline_s: float = 0
@@ -77,8 +78,7 @@ class LaunchSpec:
     event_json: bytes = field(default=b"{}", repr=False)
 
     def __post_init__(self) -> None:
-        if self.interpreter not in get_args(Interpreter):
-            raise ValueError(f"interpreter {self.interpreter!r}: use one of {', '.join(get_args(Interpreter))}")
+        _check_interpreter(self.interpreter)
         _check_directory(self.working_directory)
         _check_seconds("deadline_s", self.deadline_s)
         _check_seconds("grace_s", self.grace_s)
@@ -160,6 +160,14 @@ def _resource(*path: str) -> bytes:
     return files("cronium.worker").joinpath(*path).read_bytes()
 
 
+def _check_interpreter(interpreter: str) -> None:
+    if interpreter not in get_args(Interpreter) and not interpreter.startswith("/"):
+        raise ValueError(f"interpreter {interpreter!r}: use one of {', '.join(get_args(Interpreter))}, or an absolute path")
+    if "\n" in interpreter or "\0" in interpreter:
+        raise ValueError(f"interpreter {interpreter!r}: must have no newline and no NUL")
+    _check_encodable("interpreter", interpreter)
+
+
 def _check_directory(directory: str) -> None:
     if directory and not directory.startswith("/"):
         raise ValueError(f"working_directory {directory!r}: must be absolute, or empty to stay where the place starts")
@@ -235,6 +243,14 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """On a server: a stream goes on in the file `STREAM.OFFSET`. All before it was safe with us by then."""
+
+    stream: Stream
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutputLost:
     """Some output of a stream is not in its file. `reason`: disk_full, file_limit, write_error, pump_lost."""
 
@@ -254,7 +270,7 @@ class Results:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """The last line: both pumps have ended, all is in the files, of these sizes (None where unknown)."""
+    """The last line: both pumps have ended, all is in the files, up to these offsets (None where unknown)."""
 
     stdout_bytes: int | None
     stderr_bytes: int | None
@@ -268,7 +284,7 @@ class Failed:
     detail: str
 
 
-StateEvent = Started | Ended | Usage | OutputLost | Results | Drained | Failed
+StateEvent = Started | Ended | Usage | Segment | OutputLost | Results | Drained | Failed
 
 
 class StateReader:
@@ -314,6 +330,8 @@ def parse_state_line(line: bytes) -> StateEvent | None:
                 return Ended(_exit_code(code), why)
             case ["usage", peak, cpu, rx, tx, pids]:
                 return Usage(*(_number(word) for word in (peak, cpu, rx, tx, pids)))
+            case ["segment", ("stdout" | "stderr") as stream, offset]:
+                return Segment(stream, _offset(offset))
             case ["output_lost", ("stdout" | "stderr") as stream, reason, *detail]:
                 return OutputLost(stream, reason, " ".join(detail))
             case ["results", size]:
@@ -338,6 +356,13 @@ def _number(word: str) -> int | None:
     if not (word.isascii() and word.isdigit() and len(word) <= 20):
         raise ValueError(word)
     return int(word)
+
+
+def _offset(word: str) -> int:
+    offset = _number(word)
+    if offset is None:
+        raise ValueError(word)
+    return offset
 
 
 def _exit_code(word: str) -> int:

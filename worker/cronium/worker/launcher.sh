@@ -7,6 +7,13 @@
 # In a container it is the child of the container's init; on a server TOKEN is given, and what it may kill is then only what
 # carries CRONIUM_TOKEN=TOKEN in its environment, is in the script's session, or descends from the script.
 #
+# On a server FILES is a directory of this job alone, and output is in segments there: `stdout.0`, then `stdout.OFFSET`, each named by
+# the offset of its first byte. A segment is gone on from when it has as many bytes as may be unread, and credit says its very end;
+# whoever reads removes it then. Further there: `launcher` with our PID START_TICKS, written first of all, and `gate`, a
+# directory that is made by us just before the script starts, or by whoever gives the job up: it runs only if it was us.
+# CRONIUM_REMOTE_TTL_S (whole seconds) makes us the keeper of FILES: when nothing ever comes we remove it; after the job's end we stay,
+# and remove it when `contact` there has not changed for so long. CRONIUM_PLACE, by which we are found, is not for the job either.
+#
 # FILES  stdout stderr events results state: ours to append to. credit: ours to read, "%20d %20d\n", for each stream the offset
 #        that is safe elsewhere.
 # RUN    private directory (made when missing): spec, script, input data, helpers, pipes. CRONIUM_DIR of the script.
@@ -15,7 +22,7 @@
 #        stream, most bytes of results. Environment CRONIUM_STDIN_WAIT_S: how long to wait for the first byte (120).
 #
 # Lines of `state`, one write each: started PID START_TICKS BOOT_ID | ended CODE exit|deadline|cancel |
-#        output_lost STREAM REASON DETAIL | results SIZE | results_too_large SIZE | results_failed DETAIL |
+#        segment STREAM OFFSET | output_lost STREAM REASON DETAIL | results SIZE | results_too_large SIZE | results_failed DETAIL |
 #        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS | drained STDOUT_SIZE STDERR_SIZE (last) | failed REASON DETAIL (not started)
 #
 # Exit code: the script's; 125 when it could not be started (126, 127: its interpreter), 143 when told to go before a job came.
@@ -25,8 +32,8 @@
 # process nothing here forks but the pumps and the alarm, and both know how to go on.
 
 files=$1 run=$2 token=${3-}
-stdin_wait_s=${CRONIUM_STDIN_WAIT_S:-120}
-unset CRONIUM_STDIN_WAIT_S
+stdin_wait_s=${CRONIUM_STDIN_WAIT_S:-120} ttl_s=${CRONIUM_REMOTE_TTL_S-}
+unset CRONIUM_STDIN_WAIT_S CRONIUM_REMOTE_TTL_S
 
 # ---- The pump: copies a pipe into a file, never further ahead of `credit` than the job's limit ----
 #
@@ -36,8 +43,9 @@ unset CRONIUM_STDIN_WAIT_S
 # dd counts every read, also a short one, so fewer reads than asked for means the end of the stream.
 # shellcheck disable=SC2016 # the text is expanded when it runs
 pump='
-files=$1 run=$2 stream=$3 told=$4 reads=$5
-trap "exec \"\$CRONIUM_SHELL\" -c \"\$CRONIUM_PUMP\" cronium-pump \"\$files\" \"\$run\" \"\$stream\" \"\$told\" 0" EXIT
+files=$1 run=$2 stream=$3 told=$4 reads=$5 base=$6
+file=$files/$stream${base:+.$base}
+trap "exec \"\$CRONIUM_SHELL\" -c \"\$CRONIUM_PUMP\" cronium-pump \"\$files\" \"\$run\" \"\$stream\" \"\$told\" 0 \"\$base\"" EXIT
 
 tell() {
     case " $told " in *" $1 "*) return ;; esac
@@ -48,7 +56,7 @@ tell() {
 have_room() {
     limit="" size="" stdout="" stderr=""
     { read -r _; read -r _; read -r _; read -r _; read -r _; read -r limit; } <"$run/spec"
-    stat -c %s "$files/$stream" >&5
+    stat -c %s "$file" >&5
     printf "end\n" >&5
     while read -r line <&5 && [ "$line" != end ]; do size=$line; done
     read -r stdout stderr _ <"$files/credit"
@@ -57,9 +65,23 @@ have_room() {
     case $credit in "" | *[!0-9]* | 0?*) return 1 ;; esac
     case $size in "" | *[!0-9]*) return 1 ;; esac
     case $limit in "" | *[!0-9]*) limit=67108864 ;; esac
-    reads=$(((credit + limit - size) / 65536))
+    reads=$(((credit + limit - ${base:-0} - size) / 65536))
+    [ -z "$base" ] || fit_segment || return
     [ "$reads" -le 1024 ] || reads=1024
     [ "$reads" -ge 1 ]
+}
+
+fit_segment() {
+    room=$(((limit - size + 65535) / 65536))
+    if [ "$size" -ge "$limit" ]; then
+        reads=0
+        end=$((base + size))
+        [ "$credit" -ge "$end" ] || return
+        command exec >>"$files/$stream.$end" || return
+        base=$end file=$files/$stream.$end room=$((limit / 65536)) reads=$((limit / 65536))
+        printf "segment %s %s\n" "$stream" "$base" >&9
+    fi
+    [ "$reads" -le "$room" ] || reads=$room
 }
 
 copy() {
@@ -79,7 +101,11 @@ copy() {
 }
 
 while :; do
-    until [ "$reads" -ge 1 ] || have_room; do sleep 0.1; done
+    tries=0
+    until [ "$reads" -ge 1 ] || have_room; do
+        tries=$((tries + 1))
+        if [ "$base" ] && [ "$tries" -le 20 ]; then sleep 0.01; else sleep 0.1; fi # a segment is soon gone on from
+    done
     copy
     if [ "$reason" = file_limit ]; then
         tell file_limit "after_${put:-?}_blocks"
@@ -103,9 +129,16 @@ done
 
 say() { printf '%s\n' "$*" >&9; }
 
-# NAME: its path is in $program. 127 when PATH has none, 126 when it is there but not executable.
+# NAME or absolute path: its path is in $program. 127 when PATH has none, 126 when it is there but not executable.
 find_program() {
     program='' missing=127
+    case $1 in
+        /*)
+            [ ! -f "$1" ] || missing=126
+            if [ -f "$1" ] && [ -x "$1" ]; then program=$1 missing=0; fi
+            return "$missing"
+            ;;
+    esac
     set -f
     IFS=:
     for folder in $PATH; do
@@ -203,6 +236,8 @@ of_job() {
     case $1 in 1 | "$$" | "$wrapper" | "$pump_stdout" | "$pump_stderr" | "$alarm") return 1 ;; esac
     read_stat "$1" || return 1
     case $state in Z | X) return 1 ;; esac
+    # What was there before the script is not looked at closer: on a server that is nearly everything.
+    [ -z "$since" ] || [ "$start_ticks" -ge "$since" ] || return 1
     [ "$session" != "$script_session" ] || return 0
     # A server is full of others: to look closer at each of theirs takes long. (In a container a process may look like root's.)
     [ -z "$token" ] || [ -O "/proc/$1" ] || return 1
@@ -265,7 +300,7 @@ attend() {
     done
 }
 stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting=''
-wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session=''
+wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
 trap 'terms=$((terms + 1)); attend' TERM
 trap 'deadline=1; attend' USR1
 trap 'late=1; attend' USR2
@@ -278,21 +313,66 @@ command exec 9>>"$files/state" || exit 125
 command exec 3<&0 || exec 3</dev/null
 exec 2>/dev/null
 
+remove_files() {
+    for reader in "$files"/reader.*; do
+        [ ! -p "$reader" ] || echo end 1<>"$reader"
+    done
+    # Who still follows or listens here does so for a connection that is dead without the server knowing. By their command lines:
+    # tail -f FILES/…, and the shells with `name=TOKEN` in theirs (see remote.sh).
+    head -c 1024 /proc/[0-9]*/cmdline | tr '\000' '\n' |
+        sed -n -e '/^==> .* <==$/h' -e "\\,name=$token.n,{x;p;x;}" -e "\\,/$token/,{x;p;x;}" |
+        while read -r _ entry _; do
+            entry=${entry#/proc/} entry=${entry%/cmdline}
+            [ "$entry" = $$ ] || kill -KILL "$entry"
+        done
+    rm -rf "$files" || { chmod -R u+rwx "$files" && rm -rf "$files"; }
+}
+
+# Until the place is gone, or nobody has come back for so long.
+keep_files() {
+    cd /
+    pause_s=10 quiet_s=0 contact=''
+    [ "$ttl_s" -ge 40 ] || pause_s=$((ttl_s / 4))
+    [ "$pause_s" -ge 1 ] || pause_s=1
+    while [ -d "$files" ]; do
+        before=$contact contact=''
+        read -r contact <"$files/contact"
+        [ "$contact" = "$before" ] || quiet_s=0
+        if [ "$quiet_s" -ge "$ttl_s" ]; then
+            remove_files
+            break
+        fi
+        sleep "$pause_s"
+        quiet_s=$((quiet_s + pause_s))
+    done
+}
+
 # CODE REASON DETAIL: the script is not started.
 fail() {
     code=$1
     shift
     say "failed $*"
     [ -z "$alarm" ] || silence "$alarm"
+    exec 7>&- 8>&-
+    case ${ttl_s:+$1} in
+        '' | given_up) ;;
+        no_input | cancelled) if mkdir "$files/gate"; then remove_files; fi ;;
+        *) keep_files ;;
+    esac
     exit "$code"
 }
+
+if [ "$token" ]; then
+    read_stat self
+    printf '%s\n' "$$ $start_ticks" >"$files/launcher" || fail 125 disk_full "$files"
+fi
 
 # Without a token everything here is the job's: true in a container, where init is our parent (or we are init), and nowhere else.
 [ "$token" ] || [ $$ -eq 1 ] || [ "$PPID" -eq 1 ] || fail 125 no_place "not the child of a container's init, and no token"
 
-[ -d "$run" ] || mkdir -m 0700 "$run"
-mkfifo -m 0600 "$run/stdout.pipe" "$run/stderr.pipe" "$run/stdout.said" "$run/stderr.said" || fail 125 run_directory "$run"
 output=$run/cronium-output
+[ -d "$run" ] || mkdir -m 0700 "$run" ${token:+"$output"}
+mkfifo -m 0600 "$run/stdout.pipe" "$run/stderr.pipe" "$run/stdout.said" "$run/stderr.said" || fail 125 run_directory "$run"
 [ "$token" ] || [ ! -w /workspace ] || output=/workspace/cronium-output
 [ -d "$output" ] || mkdir "$output"
 boot_id=-
@@ -313,8 +393,8 @@ start_pump() {
         trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE
         export CRONIUM_PUMP="$pump" CRONIUM_SHELL="$program" LC_ALL=C
         exec 3<&- 6<&- 7>&- 8>&- 5<>"$run/$1.said"
-        exec "$program" -c "$pump" cronium-pump "$files" "$run" "$1" "" 1
-    ) <&4 >>"$files/$1" 4<&- &
+        exec "$program" -c "$pump" cronium-pump "$files" "$run" "$1" "" 1 "${token:+0}"
+    ) <&4 >>"$files/$1${token:+.0}" 4<&- &
 }
 exec 4<"$run/stdout.pipe"
 start_pump stdout
@@ -333,6 +413,10 @@ start_alarm "$stdin_wait_s" ALRM 0
 attend
 await "$reader" 0
 [ "$terms" -eq 0 ] || fail 143 cancelled "before the job came"
+if [ "$token" ] && [ "$status" -ne 0 ]; then
+    printf '%8192s' '' >"$run/probe" || fail 125 disk_full "$run"
+    [ ! -e "$run/spec" ] || fail 125 incomplete
+fi
 [ -e "$run/spec" ] || fail 125 no_input
 [ -e "$run/complete" ] || fail 125 incomplete
 {
@@ -356,6 +440,11 @@ if [ "$directory" ]; then
     cd -- "$directory" || fail 125 working_directory "$directory"
 fi
 
+if [ "$token" ] && ! mkdir "$files/gate"; then
+    if [ -d "$files" ] && [ ! -d "$files/gate" ]; then fail 125 disk_full "$files"; fi
+    fail 125 given_up
+fi
+
 # ---- The script ----
 
 # The wrapper's only task is to tell the script's exit code without ambiguity; it has none of the job's environment.
@@ -369,6 +458,7 @@ fi
         # shellcheck disable=SC2086 # $signals: words, or nothing at all
         set -- "$run" "$files" "$output" "$token" ${setsid:+"$setsid"} $signals "$interpreter" "$run/script"
         exec >&7 2>&8 7>&- 8>&- 9>&-
+        unset CRONIUM_PLACE
         # shellcheck disable=SC1091 # comes with the job
         . "$1/env"
         : >"$1/env"
@@ -379,9 +469,12 @@ fi
         shift 4
         exec "$@"
     )
-    printf '%s\n' "$?" >"$run/code"
+    code=$?
+    printf '%s\n' "$code" >"$run/code"
+    exit "$code"
 ) &
 wrapper=$!
+if [ "$token" ]; then read_stat "$wrapper" && since=$start_ticks; fi
 set +m
 stdin_alarm=$alarm
 [ "$deadline_s" != 0 ] || deadline_s=999999999
@@ -394,6 +487,7 @@ await "$wrapper" 137
 stage=ended
 code=$status
 read -r code <"$run/code"
+[ "$code" ] || code=$status # the disk was full
 say "ended $code $why"
 
 # ---- After the script ----
@@ -410,6 +504,18 @@ while strike KILL; do
 done
 silence "$stdin_alarm"
 silence "$alarm"
+
+# A pump whose output nobody comes for would wait for ever.
+keeper=''
+if [ "$ttl_s" ]; then
+    (
+        keep_files
+        for pump in "$pump_stdout" "$pump_stderr"; do
+            read_stat "$pump" && [ "$parent" -eq $$ ] && kill -KILL "$pump"
+        done
+    ) </dev/null >/dev/null 9>&- &
+    keeper=$!
+fi
 
 await "$pump_stdout" 0
 [ "$status" -eq 0 ] || tell_lost stdout
@@ -476,7 +582,29 @@ say_usage() {
 }
 say_usage
 
-# shellcheck disable=SC2046 # two numbers
-set -- $(stat -c %s "$files/stdout" "$files/stderr")
+# STREAM: the offset of its end, in $end
+find_end() {
+    last=-1 end=-
+    for entry in "$files/$1".*; do
+        start=${entry##*.}
+        case $start in '' | *[!0-9]* | 0?* | ???????????????????*) continue ;; esac
+        [ "$start" -le "$last" ] || last=$start
+    done
+    size=$(stat -c %s "$files/$1.$last")
+    [ -z "$size" ] || end=$((last + size))
+}
+if [ "$token" ]; then
+    find_end stdout
+    stdout_end=$end
+    find_end stderr
+    set -- "$stdout_end" "$end"
+else
+    # shellcheck disable=SC2046 # two numbers
+    set -- $(stat -c %s "$files/stdout" "$files/stderr")
+fi
 say "drained ${1:--} ${2:--}"
+if [ "$keeper" ]; then
+    kill -KILL "$keeper"
+    keep_files
+fi
 exit "$code"

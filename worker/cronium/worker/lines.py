@@ -110,9 +110,9 @@ class LineEncoder:
         tail.offset = offset
         self._mark(tail, offset)
 
-    def system(self, text: str, now_ms: int) -> None:
-        """Number one line of our own about the job."""
-        tail = _Tail("", SYSTEM)
+    def system(self, text: str, now_ms: int, place: str = "") -> None:
+        """Number one line of our own about the job, or about what it does in one of its places."""
+        tail = _Tail(place, SYSTEM)
         self._emit(tail, [text], b"", 0, now_ms, ends=0)
 
     def pending_bytes(self) -> int:

@@ -16,8 +16,20 @@ from typing import Any
 import structlog
 
 from cronium.common.logging import configure_logging
-from cronium.common.messages import Dispatch, Housekeep, Message, Said, StopWorker, WorkerIdle, WorkerReady
+from cronium.common.messages import (
+    CleanUp,
+    Dispatch,
+    Housekeep,
+    Message,
+    ReleaseConnections,
+    Said,
+    StopWorker,
+    WarmUp,
+    WorkerIdle,
+    WorkerReady,
+)
 from cronium.common.process import die_with_parent, set_title
+from cronium.worker.errands import Errands
 from cronium.worker.housekeeping import Housekeeping
 from cronium.worker.registry import Executors
 from cronium.worker.run import AttemptRun
@@ -51,9 +63,10 @@ class Worker:
     def __init__(self, settings: WorkerSettings) -> None:
         self._settings = settings
         self._sockets = Sockets(settings)
-        self._executors = Executors(settings)
+        self._executors = Executors(settings, self._sockets.tell_supervisor)
         self._dispatch: Dispatch | None = None
         self._housekeep: Housekeep | None = None
+        self._errand: CleanUp | WarmUp | None = None
         self._stopping = False
         self._idle: WorkerIdle | None = None
         self._idle_at_s = 0.0
@@ -65,11 +78,15 @@ class Worker:
             self._sockets.listener = self
             set_title(f"worker {self._settings.number}")
             self._idle_at_s = 0.0
-            self._sockets.wait((), _IDLE_WAIT_S, self._has_work)
+            self._wait_for_work()
+            if self._errand is not None:
+                order, self._errand = self._errand, None
+                Errands(self._settings.name, self._sockets, self._executors).run(order)
+                continue
             if self._housekeep is not None:
-                order, self._housekeep = self._housekeep, None
+                look, self._housekeep = self._housekeep, None
                 Housekeeping(self._settings.name, self._sockets, self._executors).run(
-                    starting=order.starting, leaving=order.leaving
+                    starting=look.starting, leaving=look.leaving
                 )
                 continue
             if self._dispatch is not None and not self._stopping:
@@ -77,10 +94,16 @@ class Worker:
                 started_s = time.monotonic()
                 self._idle = AttemptRun(self._settings, self._sockets, self._executors, dispatch).run()
                 _log.debug("attempt done", job_id=dispatch.job_id, duration=time.monotonic() - started_s)
+        self._executors.close()
         self._sockets.close()
 
+    def _wait_for_work(self) -> None:
+        while not self._has_work():
+            wait_s = min(_IDLE_WAIT_S, self._executors.tend(time.monotonic()) - time.monotonic())
+            self._sockets.wait(self._executors.descriptors(), max(0.0, wait_s), self._has_work)
+
     def _has_work(self) -> bool:
-        return self._stopping or self._dispatch is not None or self._housekeep is not None
+        return self._stopping or self._dispatch is not None or self._housekeep is not None or self._errand is not None
 
     def on_supervisor(self, message: Message) -> None:
         """A job, or the end."""
@@ -89,6 +112,10 @@ class Worker:
                 self._dispatch = message
             case Housekeep():
                 self._housekeep = message
+            case CleanUp() | WarmUp():
+                self._errand = message
+            case ReleaseConnections():
+                self._executors.hear(message)
             case StopWorker():
                 self._stopping = True
             case _:

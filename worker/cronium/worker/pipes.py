@@ -22,6 +22,7 @@ _PIECE_BYTES = 4096
 
 @dataclass(slots=True)
 class _Waiting:
+    place: str
     stream: str
     data: memoryview
     offset: int
@@ -39,27 +40,27 @@ class Pipes:
         self._piece = {stream: _piece_bytes(descriptor) for stream, descriptor in descriptors.items()}
         self._waiting: deque[_Waiting] = deque()
         self._bytes = 0
-        self._durable = dict.fromkeys(descriptors, 0)
+        self._durable: dict[tuple[str, str], int] = {}
         self.broken: tuple[str, OSError] | None = None
 
     def put(self, log: Log) -> None:
         """Take a piece of output, and write what can be written."""
-        self._waiting.append(_Waiting(log.stream, memoryview(log.data), log.offset))
+        self._waiting.append(_Waiting(log.place, log.stream, memoryview(log.data), log.offset))
         self._bytes += len(log.data)
         self.write()
 
-    def skip(self, stream: str, offset: int) -> None:
+    def skip(self, stream: str, offset: int, place: str = "") -> None:
         """The stream goes on at `offset`."""
-        self._waiting.append(_Waiting(stream, memoryview(b""), offset))
+        self._waiting.append(_Waiting(place, stream, memoryview(b""), offset))
         self.write()
 
     def room(self) -> int:
         """How many bytes may be put now."""
         return max(0, _LIMIT_BYTES - self._bytes)
 
-    def durable(self, stream: str) -> int:
+    def durable(self, stream: str, place: str = "") -> int:
         """Up to which offset all is written."""
-        return self._durable[stream]
+        return self._durable.get((place, stream), 0)
 
     def blocked(self) -> int | None:
         """The descriptor that must become writable before anything can go on."""
@@ -78,14 +79,14 @@ class Pipes:
                     continue
                 if first.data:
                     continue
-            self._durable[first.stream] = first.offset
+            self._durable[first.place, first.stream] = first.offset
             self._bytes -= len(first.data)
             self._waiting.popleft()
 
     def drop(self) -> None:
         """Give up what is still waiting."""
         for one in self._waiting:
-            self._durable[one.stream] = one.offset
+            self._durable[one.place, one.stream] = one.offset
         self._waiting.clear()
         self._bytes = 0
 

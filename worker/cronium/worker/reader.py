@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 from cronium.common.config.model import Logging
-from cronium.worker.executor import Gap, Log
+from cronium.worker.executor import Gap, Labels, Log, Told
 from cronium.worker.lines import MAX_BATCH_BYTES, LineEncoder
 from cronium.worker.sender import Sender
 from cronium.worker.sockets import Sockets
@@ -27,7 +27,7 @@ class _Skipped:
 
 @dataclass(slots=True)
 class OutputReader:
-    """The output of one place: take updates in, let batches out."""
+    """The output of one attempt: take updates in, let batches out."""
 
     place: str
     encoder: LineEncoder
@@ -36,31 +36,47 @@ class OutputReader:
     logging: Logging
     _last_batch_s: float = 0.0
     _skipped: dict[str, _Skipped] = field(default_factory=dict)
+    _places: set[str] = field(default_factory=set)  # those of several, as far as they spoke
     _looks: int = 0  # of the executor, since a line has been unfinished for too long
 
     def log(self, update: Log) -> None:
         """Number the lines of an update, or skip them when the job is above its limit and may drop."""
+        place = self._seen(update.place)
         if self.logging.rate_limit.overflow == "drop" and self.sender.lines_blocked():
             skipped = self._skipped.setdefault(update.stream, _Skipped())
             skipped.lines += update.data.count(b"\n")
             skipped.bytes += len(update.data)
-            self.encoder.skip(self.place, update.stream, update.offset, time.time_ns() // 1_000_000)
+            self.encoder.skip(place, update.stream, update.offset, time.time_ns() // 1_000_000)
             return
         self._tell_skipped()
-        self.encoder.feed(self.place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000)
+        self.encoder.feed(place, update.stream, update.data, update.offset, time.monotonic(), time.time_ns() // 1_000_000)
         self.send_due(time.monotonic())
 
     def gap(self, update: Gap) -> None:
         """Tell people what happened to a stream, and go on behind it."""
-        self.encoder.skip(self.place, update.stream, update.offset, time.time_ns() // 1_000_000)
-        self.encoder.system(update.message, time.time_ns() // 1_000_000)
+        place = self._seen(update.place)
+        self.encoder.skip(place, update.stream, update.offset, time.time_ns() // 1_000_000)
+        self.encoder.system(update.message, time.time_ns() // 1_000_000, place)
+
+    def told(self, update: Told) -> None:
+        """A line of our own."""
+        self.encoder.system(update.message, time.time_ns() // 1_000_000, update.place)
+
+    def label(self, update: Labels) -> None:
+        """Whose lines are whose."""
+        self.encoder.server_of = dict(update.by_place)
 
     def finish(self) -> None:
         """The place has said all it will ever say."""
         now_ms = time.time_ns() // 1_000_000
         self._tell_skipped()
-        for stream in ("stdout", "stderr"):
-            self.encoder.finish(self.place, stream, now_ms)
+        for place in (self.place, *self._places):
+            for stream in ("stdout", "stderr"):
+                self.encoder.finish(place, stream, now_ms)
+        self.pause()
+
+    def pause(self) -> None:
+        """Nothing more will come for now: let out what is whole; an unfinished line is read again by whoever goes on."""
         self._hand_over(time.monotonic())
         self._transmit(time.monotonic())
 
@@ -93,6 +109,12 @@ class OutputReader:
     def durable(self) -> bool:
         """Whether all that was numbered survives a power cut."""
         return not self.encoder.pending_bytes() and self.sender.idle() and self.sender.safe(self.encoder.position)
+
+    def _seen(self, place: str) -> str:
+        if not place:
+            return self.place
+        self._places.add(place)
+        return place
 
     def _show_unfinished(self, now_s: float) -> float | None:
         """Number a line that stays unfinished, if that is not our doing; when (monotonic) to look again.

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import Job
+from cronium.common.messages import Message
 from cronium.worker.container.executor import ContainerExecutor
-from cronium.worker.executor import Executor
+from cronium.worker.executor import Executor, Resident
 from cronium.worker.settings import WorkerSettings
+from cronium.worker.ssh.executor import SshExecutor
 
-EXECUTORS: Mapping[str, Callable[[WorkerSettings], Executor]] = {"local": ContainerExecutor}
+Tell = Callable[[Message], None]
+
+EXECUTORS: Mapping[str, Callable[[WorkerSettings, Tell], Executor]] = {
+    "local": lambda settings, _: ContainerExecutor(settings),
+    "server": SshExecutor,
+}
 
 
 class Executors:
-    """The executors of one worker, each made when it is first needed and kept with its connections."""
+    """The executors of one worker, each made when it is first needed and kept with its connections.
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    `tell` takes what they have to say to the supervisor between two jobs.
+    """
+
+    def __init__(self, settings: WorkerSettings, tell: Tell) -> None:
         self._settings = settings
+        self._tell = tell
         self._made: dict[str, Executor] = {}
 
     def for_job(self, job: Job) -> Executor:
@@ -35,7 +47,28 @@ class Executors:
         """One of each kind."""
         return tuple(self._get(target) for target in EXECUTORS)
 
+    def tend(self, now_s: float) -> float:
+        """Let those that keep something look after it; when (monotonic) to come again."""
+        return min((resident.tend(now_s) for resident in self._residents()), default=math.inf)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable when `tend` has something to do."""
+        return tuple(descriptor for resident in self._residents() for descriptor in resident.descriptors())
+
+    def hear(self, message: Message) -> None:
+        """An order for whoever keeps what it is about."""
+        for resident in self._residents():
+            resident.hear(message)
+
+    def close(self) -> None:
+        """Let go of what is kept."""
+        for resident in self._residents():
+            resident.close()
+
+    def _residents(self) -> tuple[Resident, ...]:
+        return tuple(executor for executor in self._made.values() if isinstance(executor, Resident))
+
     def _get(self, target: str) -> Executor:
         if target not in self._made:
-            self._made[target] = EXECUTORS[target](self._settings)
+            self._made[target] = EXECUTORS[target](self._settings, self._tell)
         return self._made[target]

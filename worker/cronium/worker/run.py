@@ -16,6 +16,7 @@ from cronium.common.errors import ErrorReport, ExecutionError, Reason
 from cronium.common.job import InvalidJobError, Job, parse_job
 from cronium.common.messages import (
     AttemptEnded,
+    AttemptParked,
     AttemptProgress,
     AttemptStatus,
     CancelAttempt,
@@ -23,12 +24,13 @@ from cronium.common.messages import (
     Message,
     Outcome,
     Position,
+    ReleaseConnections,
     Said,
     Settled,
     WorkerIdle,
 )
 from cronium.common.process import set_title
-from cronium.worker.executor import Attempt, Complete, Executor, Gap, Log, Progress, Status, Update
+from cronium.worker.executor import Attempt, Complete, Executor, Gap, Labels, Log, Parked, Progress, Status, Told, Update
 from cronium.worker.lines import LineEncoder
 from cronium.worker.reader import OutputReader
 from cronium.worker.registry import Executors
@@ -37,6 +39,7 @@ from cronium.worker.settings import WorkerSettings
 from cronium.worker.sockets import Sockets
 
 T = TypeVar("T")
+_PATIENCE_S = 10.0  # a connection that breaks is made anew meanwhile; a worker is not held for longer
 _REPEAT_S = 1.0  # how often what must be heard is said again
 _CLEANUP_PAUSES_S = (0.2, 1.0, 5.0, 15.0, 30.0)  # between tries to remove a place; the reaper has the rest
 _log = structlog.get_logger()
@@ -59,6 +62,8 @@ class AttemptRun:
             settings.logging.compress_threshold,
         )
         self._reader: OutputReader | None = None
+        self._executor: Executor | None = None
+        self._job: Job | None = None
         self._cancels = 0
         self._settled = False
         self._woken = False
@@ -75,36 +80,44 @@ class AttemptRun:
         position = self._sender.position
         encoder = LineEncoder(self._dispatch.job_id, position)
         self._reader = OutputReader(self._dispatch.place, encoder, self._sender, self._sockets, self._settings.logging)
-        executor, outcome = self._outcome(position, started_ms)
-        self._reader.finish()
+        end = self._end(position, started_ms)
+        if isinstance(end, Parked):
+            self._reader.pause()
+        else:
+            self._reader.finish()
         while not self._reader.durable():
             self.wait((), _REPEAT_S)
-        self._say_until(
-            AttemptEnded(self._settings.name, self._dispatch.job_id, self._dispatch.generation, outcome), lambda: self._settled
+        name, job_id, generation = self._settings.name, self._dispatch.job_id, self._dispatch.generation
+        message: Message = (
+            AttemptEnded(name, job_id, generation, end) if isinstance(end, Outcome) else _parked(name, self._dispatch, end)
         )
-        if executor is not None:
-            self._clean(executor)
-        return WorkerIdle(self._settings.name, self._dispatch.job_id, self._dispatch.generation, self._sockets.memory_bytes())
+        self._say_until(message, lambda: self._settled)
+        removed = isinstance(end, Outcome) and (self._executor is None or self._clean(self._executor))
+        return WorkerIdle(name, job_id, generation, self._sockets.memory_bytes(), removed)
 
-    def _outcome(self, position: Position, started_ms: int) -> tuple[Executor | None, Outcome]:
-        executor: Executor | None = None
+    def _end(self, position: Position, started_ms: int) -> Outcome | Parked:
+        given = self._dispatch
         try:
-            job = parse_job(self._dispatch.job)
-            executor = self._executors.for_job(job)
+            self._job = job = parse_job(given.job)
+            self._executor = executor = self._executors.for_job(job)
             set_title(f"worker {self._settings.number} ({executor.name})")
             self._validate(executor, job)
-            attempt = Attempt(job, self._dispatch.attempt, self._dispatch.place, self._dispatch.adopt, position)
+            attempt = Attempt(job, given.attempt, given.place, given.adopt, position, given.begun, given.finished)
             for update in executor.execute(attempt, self):
-                if isinstance(update, Complete):
-                    return executor, update.outcome
-                self._take(update)
+                match update:
+                    case Complete(outcome):
+                        return outcome
+                    case Parked():
+                        return update
+                    case _:
+                        self._take(update)
             error = ExecutionError(Reason.INTERNAL, "the executor stopped without an outcome: see the worker's log")
         except ExecutionError as raised:
             error = raised
         except InvalidJobError as raised:
             error = _invalid(raised)
         self._log.info("attempt could not be done", error=error.message, reason=error.reason.value)
-        return executor, _failed(error.report(), started_ms)
+        return _failed(error.report(), started_ms)
 
     @staticmethod
     def _validate(executor: Executor, job: Job) -> None:
@@ -119,6 +132,10 @@ class AttemptRun:
                 self._reader.log(update)
             case Gap():
                 self._reader.gap(update)
+            case Told():
+                self._reader.told(update)
+            case Labels():
+                self._reader.label(update)
             case Status(status):
                 self._sockets.tell_supervisor(
                     AttemptStatus(self._settings.name, self._dispatch.job_id, self._dispatch.generation, status, _now_ms())
@@ -127,25 +144,27 @@ class AttemptRun:
                 self._sockets.tell_supervisor(
                     AttemptProgress(self._settings.name, self._dispatch.job_id, self._dispatch.generation, percentage, message)
                 )
-            case Complete():
-                pass
+            case Complete() | Parked():
+                pass  # taken before
 
     def _say_until(self, message: Message, heard: Callable[[], bool]) -> None:
         while not heard():
             self._sockets.tell_supervisor(message)
             self._sockets.wait((), _REPEAT_S, heard)
 
-    def _clean(self, executor: Executor) -> None:
+    def _clean(self, executor: Executor) -> bool:
+        """Remove the place; whether it is gone."""
         for pause_s in (*_CLEANUP_PAUSES_S, None):
             try:
-                self.call(lambda: executor.cleanup(self._dispatch.place), timeout_s=60)
+                self.call(lambda: executor.cleanup(self._dispatch.place, self._job), timeout_s=60)
             except (ExecutionError, TimeoutError) as error:
                 self._log.warning("place not removed yet", error=str(error), place=self._dispatch.place)
-                if pause_s is None:
-                    return
+                if pause_s is None or (isinstance(error, ExecutionError) and error.reason is Reason.UNREACHABLE):
+                    return False  # an unreachable server is come back to when it is seen again
                 self._sockets.wait((), pause_s)
             else:
-                return
+                return True
+        return False
 
     # --- Control, for the executor -----------------------------------------------------------------------------------
 
@@ -162,13 +181,17 @@ class AttemptRun:
         """See `Control.room`."""
         return self._reader.room() if self._reader else 0
 
-    def durable(self, stream: str) -> int:
+    def durable(self, stream: str, place: str = "") -> int:
         """See `Control.durable`."""
-        return self._sender.durable_offset(self._dispatch.place, stream)
+        return self._sender.durable_offset(place or self._dispatch.place, stream)
 
     def cancelled(self) -> int:
         """See `Control.cancelled`."""
         return self._cancels
+
+    def patience_s(self) -> float:
+        """See `Control.patience_s`."""
+        return _PATIENCE_S
 
     # --- Listener, for the sockets -----------------------------------------------------------------------------------
 
@@ -181,6 +204,8 @@ class AttemptRun:
                 self._woken = True
             case Settled(job_id, generation) if (job_id, generation) == key:
                 self._settled = self._woken = True
+            case ReleaseConnections():
+                self._executors.hear(message)
             case _:
                 self._log.debug("message of another attempt", message=type(message).__name__)
 
@@ -195,11 +220,14 @@ class AttemptRun:
 
     def on_time(self, now_s: float) -> float | None:
         """Let out what is due."""
+        tend_s = self._executors.tend(now_s)
         if self._reader is not None:
-            return self._reader.send_due(now_s)
-        for message in self._sender.due(now_s):
-            self._sockets.tell_streamer(message)
-        return self._sender.wake_at_s()
+            due_s = self._reader.send_due(now_s)
+        else:
+            for message in self._sender.due(now_s):
+                self._sockets.tell_streamer(message)
+            due_s = self._sender.wake_at_s()
+        return tend_s if due_s is None else min(due_s, tend_s)
 
 
 def _invalid(error: InvalidJobError) -> ExecutionError:
@@ -210,6 +238,10 @@ def _invalid(error: InvalidJobError) -> ExecutionError:
 def _failed(error: ErrorReport, started_ms: int) -> Outcome:
     status = {Reason.TIMEOUT.value: "timeout", Reason.CANCELLED.value: "cancelled"}.get(error.reason, "failed")
     return Outcome(status, None, error, started_ms, _now_ms())
+
+
+def _parked(worker: str, given: Dispatch, end: Parked) -> AttemptParked:
+    return AttemptParked(worker, given.job_id, given.generation, end.server, end.error, end.give_up_ms, end.begun)
 
 
 def _now_ms() -> int:

@@ -18,6 +18,7 @@ class WorkerSettings:
     installation: str
     runtime_dir: Path
     state_dir: Path
+    audit_dir: Path
     container: Container
     ssh: Ssh
     jobs: Jobs

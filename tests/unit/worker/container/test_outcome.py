@@ -14,7 +14,7 @@ from cronium.worker.container.engine import ContainerState
 from cronium.worker.container.limits import plan
 from cronium.worker.container.outcome import Facts, decide
 from cronium.worker.container.settings import Settings
-from cronium.worker.container.story import Story
+from cronium.worker.story import Story
 
 MIB = 1024 * 1024
 _PLAN = plan(

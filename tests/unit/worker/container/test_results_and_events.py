@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronium.worker.container.events import Events
-from cronium.worker.container.results import MAX_FILES, read_results, safe_path
+from cronium.worker.events import Events
+from cronium.worker.results import MAX_FILES, read_results, safe_path
 
 MIB = 1024 * 1024
 

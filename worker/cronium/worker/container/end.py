@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 
 from cronium.worker.container.engine import ContainerState
-from cronium.worker.container.errand import Errand
 from cronium.worker.container.execution import Execution
 from cronium.worker.container.stream import Stream
+from cronium.worker.errand import Errand
 
 _FIRST_PAUSE_S = 0.02  # the connection ends a moment before the engine has noted it
 _MAX_PAUSE_S = 5.0

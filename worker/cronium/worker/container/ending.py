@@ -6,14 +6,13 @@ Runs in a worker.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
 
-from cronium.common.messages import Outcome, ResultFile, Results, Usage
+from cronium.common.messages import Outcome, Usage
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.moments import engine_ms
 from cronium.worker.container.outcome import Facts, decide
-from cronium.worker.container.results import read_results
 from cronium.worker.executor import Complete, Update
+from cronium.worker.gather import results_of
 
 
 def conclude(execution: Execution) -> Iterator[Update]:
@@ -37,7 +36,12 @@ def conclude(execution: Execution) -> Iterator[Update]:
         error=ending.error.report() if ending.error is not None else None,
         started_ms=started_ms,
         ended_ms=ended_ms,
-        results=_results(execution),
+        results=results_of(
+            execution.story,
+            execution.events,
+            execution.files.results() if execution.files is not None else None,
+            execution.settings.container.max_results,
+        ),
         usage=_usage(execution, ended_ms - started_ms),
     )
     execution.let_go()
@@ -54,27 +58,6 @@ def _times(execution: Execution) -> tuple[int, int]:
     if started_ms >= ended_ms and began is not None:
         started_ms = began
     return min(started_ms, ended_ms), ended_ms
-
-
-def _results(execution: Execution) -> Results:
-    files: tuple[ResultFile, ...] = ()
-    lost = (f"some of {one.stream} was lost in its place: {one.reason.replace('_', ' ')}" for one in execution.story.lost)
-    problems: list[str] = [*execution.events.problems, *lost]
-    said = execution.story.results
-    if said is not None and said.too_large:
-        problems.append(
-            f"the output files hold more than {execution.settings.container.max_results} bytes: not all came back "
-            "(container.maxResults)"
-        )
-    if said is not None and said.failure is not None:
-        problems.append(f"the output files could not be packed: {said.failure}")
-    archive = execution.files.results() if execution.files is not None else None
-    if archive is not None:
-        with closing(archive):
-            files, damages = read_results(archive, execution.settings.container.max_results + 1)
-        problems.extend(damages)
-    events = execution.events
-    return Results(events.script_output, events.condition, events.variables, files, tuple(problems))
 
 
 def _usage(execution: Execution, duration_ms: int) -> Usage:

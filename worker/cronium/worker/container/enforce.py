@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 
 from cronium.common.errors import ExecutionError, Reason
-from cronium.worker.container.errand import Errand
 from cronium.worker.container.execution import Execution
+from cronium.worker.errand import Errand
 
 _SLACK_S = 5.0  # what the launcher may take beyond deadline and grace
 _REPEAT_S = 3.0  # between two signals to a container that does not end

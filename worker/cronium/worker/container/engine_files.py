@@ -21,13 +21,13 @@ import structlog
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import Engine
-from cronium.worker.container.errand import Errand
 from cronium.worker.container.files import CREDIT, MAX_STATE_BYTES, READ_BYTES, SLACK_BYTES, STREAMS, WRITABLE
-from cronium.worker.container.results import Readable
 from cronium.worker.container.spec import FILES_DIR, LABEL_INSTALLATION, LABEL_PLACE
 from cronium.worker.container.stream import STDOUT, Stream
+from cronium.worker.errand import Errand
 from cronium.worker.executor import Gap, Log
 from cronium.worker.launcher import Credit, format_credit
+from cronium.worker.results import Readable
 
 # GNU tail looks every 10 ms when told so, others once a second if at all: there a moved descriptor is read again and again.
 # `ready` comes first and is answered: when the engine cannot run a command it says why where the command's output would be.

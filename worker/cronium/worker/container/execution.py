@@ -14,15 +14,15 @@ from typing import TypeVar
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import ContainerState, Engine
 from cronium.worker.container.engine_files import EngineFiles
-from cronium.worker.container.events import Events
 from cronium.worker.container.files import STREAMS, Files
 from cronium.worker.container.host_files import HostFiles
 from cronium.worker.container.limits import Plan
 from cronium.worker.container.probe import Finding
 from cronium.worker.container.settings import Settings
-from cronium.worker.container.story import Story
 from cronium.worker.container.stream import Stream
+from cronium.worker.events import Events
 from cronium.worker.executor import Attempt, Control
+from cronium.worker.story import Story
 
 T = TypeVar("T")
 _PATIENCE_S = 300.0

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 
 from cronium.common.job import Job, JobProblem
 from cronium.worker.container.engine import Engine
-from cronium.worker.container.events import Events
 from cronium.worker.container.execution import Execution
 from cronium.worker.container.limits import plan, problems_of
 from cronium.worker.container.networks import remove_network
@@ -18,6 +17,7 @@ from cronium.worker.container.readiness import make_ready
 from cronium.worker.container.reaper import places_seen
 from cronium.worker.container.removal import remove_place
 from cronium.worker.container.settings import settings_of
+from cronium.worker.events import Events
 from cronium.worker.executor import Attempt, Control, Update
 from cronium.worker.settings import WorkerSettings
 
@@ -51,7 +51,7 @@ class ContainerExecutor:
         finally:
             execution.let_go()
 
-    def cleanup(self, place: str) -> None:
+    def cleanup(self, place: str, job: Job | None = None) -> None:  # noqa: ARG002 - the engine knows by the name
         """See `Executor`."""
         remove_place(self._engine, place, self._settings)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from cronium.worker.container.results import Readable
 from cronium.worker.executor import Gap, Log
+from cronium.worker.results import Readable
 
 STREAMS = ("stdout", "stderr")
 WRITABLE = (*STREAMS, "events", "results", "state")

@@ -20,10 +20,10 @@ from inotify_simple import INotify, flags
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import space
 from cronium.worker.container.files import CREDIT, MAX_STATE_BYTES, SLACK_BYTES, STREAMS, WRITABLE
-from cronium.worker.container.results import Readable
 from cronium.worker.container.spec import FILES_DIR
 from cronium.worker.executor import Gap, Log
 from cronium.worker.launcher import CREDIT_BYTES, Credit, format_credit, parse_credit
+from cronium.worker.results import Readable
 
 _MIB = 1024 * 1024
 _POLL_S = 0.01

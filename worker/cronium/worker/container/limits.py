@@ -5,7 +5,7 @@ Pure. A job that asks for more is refused with every reason at once; nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
@@ -13,14 +13,12 @@ from typing import Any
 from cronium.common.config.units import format_duration, format_size
 from cronium.common.job import InvalidJobError, Job, JobProblem, Script, ScriptType
 from cronium.worker.container.settings import Settings
-from cronium.worker.launcher import Interpreter
+from cronium.worker.payload import INTERPRETERS
 
 # The engine itself refuses less than 6 MiB (daemon/daemon_unix.go, linuxMinMemory); the launcher and its small tmpfs need some.
 MIN_MEMORY_BYTES = 16 * 1024 * 1024
 MIN_DISK_BYTES = 1024 * 1024
 MIN_CPU = 0.01
-
-_INTERPRETERS: Mapping[ScriptType, Interpreter] = {ScriptType.BASH: "bash", ScriptType.PYTHON: "python3", ScriptType.NODE: "node"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class Plan:
     """A job as it will be run. `image` is what the person or the configuration names; a twin may stand in for it."""
 
     script: Script
-    interpreter: Interpreter
+    interpreter: str
     limits: Limits
     image: str
     network: str
@@ -54,7 +52,7 @@ def plan(job: Job, settings: Settings) -> Plan:
     asked, have = job.execution.resources, settings.container.resources
     return Plan(
         script=script,
-        interpreter=_INTERPRETERS[script.type],
+        interpreter=INTERPRETERS[script.type],
         limits=Limits(
             cpu=asked.cpu_limit or min(have.default_cpu, have.max_cpu),
             memory_bytes=asked.memory_limit or min(have.default_memory, have.max_memory),

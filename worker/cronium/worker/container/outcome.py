@@ -14,7 +14,8 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import ScriptType
 from cronium.worker.container.engine import ContainerState
 from cronium.worker.container.limits import Plan
-from cronium.worker.container.story import Story
+from cronium.worker.judgement import Ending, launch_failure, overtime, script_failure, with_details
+from cronium.worker.story import Story
 
 _KILLED = 128 + signal.SIGKILL
 _AT_THE_LIMIT = 0.98  # a peak so near to the memory limit touched it
@@ -38,15 +39,6 @@ class Facts:
     said: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The status of PROTOCOL.md, the exit code where there is one, the error unless it completed."""
-
-    status: str
-    exit_code: int | None
-    error: ExecutionError | None
-
-
 def decide(facts: Facts) -> Ending:
     """The one place where an attempt's end is judged."""
     story = facts.story
@@ -59,7 +51,7 @@ def decide(facts: Facts) -> Ending:
     if why == "cancel" or (why is None and facts.cancelled):
         return Ending("cancelled", code, ExecutionError(Reason.CANCELLED, "the job was cancelled"))
     if why == "deadline" or (why is None and facts.overdue):
-        return Ending("timeout", code, _timeout(facts))
+        return Ending("timeout", code, overtime(facts.plan.limits.timeout_s))
     if code == 0 and (story.ended is not None or story.started is not None):
         return Ending("completed", 0, None)
     return Ending("failed", code, _failure(facts, code))
@@ -111,26 +103,7 @@ def _script_failure(facts: Facts, code: int) -> ExecutionError:
             f"{facts.plan.limits.pids}; ask for more (execution.resources.pidsLimit)",
             code,
         )
-    lost = next((one for one in facts.story.lost if one.reason == "pump_lost"), None)
-    if lost is not None:
-        return ExecutionError(
-            Reason.OUTPUT_LOST,
-            f"the job has ended the program that writes its {lost.stream}: do not kill processes of others",
-            exit_code=code,
-        )
-    name = _signal_name(code)
-    if name is not None:
-        return _with_memory(
-            facts, Reason.SIGNAL, f"the script ended as by signal {name} (exit code {code}): see its output", code
-        )
-    hint = _HINTS.get(code, "see its output")
-    return _with_memory(facts, Reason.SCRIPT_EXIT, f"the script ended with exit code {code}: {hint}", code)
-
-
-_HINTS = {
-    126: "a command of it could not be executed; see its output",
-    127: "a command of it was not found in its image; see its output",
-}
+    return script_failure(facts.story, code, _memory(facts))
 
 
 def _out_of_memory(facts: Facts, code: int | None) -> bool:
@@ -144,45 +117,19 @@ def _out_of_memory(facts: Facts, code: int | None) -> bool:
     return facts.engine_was_away and code == _KILLED and near
 
 
-def _timeout(facts: Facts) -> ExecutionError:
-    seconds = facts.plan.limits.timeout_s
-    return ExecutionError(
-        Reason.TIMEOUT,
-        f"the script was still running after {seconds:g} s: ask for more (execution.timeout), or split it",
-        timeout_s=seconds,
-    )
-
-
 def _launch_error(facts: Facts) -> ExecutionError:
-    failed = facts.story.failed
-    reason, detail = (failed.reason, failed.detail) if failed is not None else ("unknown", "")
-    match reason:
-        case "interpreter_missing":
-            return ExecutionError(
-                Reason.INTERPRETER_MISSING,
-                f"there is no {detail or facts.plan.interpreter} in image {facts.plan.image}: choose an image for "
-                f"{ScriptType(facts.plan.script.type).value} scripts",
-                image=facts.plan.image,
-            )
-        case _:
-            return ExecutionError(
-                Reason.LAUNCH_FAILED,
-                f"the script could not be started ({reason.replace('_', ' ')}{': ' + detail if detail else ''}): check the job's "
-                "working directory, environment and image",
-                launcher=reason,
-            )
+    image = facts.plan.image
+    where = f"image {image}: choose an image for {ScriptType(facts.plan.script.type).value} scripts"
+    return launch_failure(facts.story, facts.plan.interpreter, where)
+
+
+def _memory(facts: Facts) -> dict[str, object]:
+    details: dict[str, object] = {"memory_limit_bytes": facts.plan.limits.memory_bytes}
+    usage = facts.story.usage
+    if usage is not None and usage.peak_memory_bytes is not None:
+        details["peak_memory_bytes"] = usage.peak_memory_bytes
+    return details
 
 
 def _with_memory(facts: Facts, reason: Reason, message: str, code: int | None) -> ExecutionError:
-    usage = facts.story.usage
-    error = ExecutionError(reason, message, exit_code=code, memory_limit_bytes=facts.plan.limits.memory_bytes)
-    if usage is not None and usage.peak_memory_bytes is not None:
-        error.details["peak_memory_bytes"] = usage.peak_memory_bytes
-    return error
-
-
-def _signal_name(code: int) -> str | None:
-    try:
-        return signal.Signals(code - 128).name if code > 128 else None
-    except ValueError:
-        return None
+    return with_details(ExecutionError(reason, message, exit_code=code), _memory(facts))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import tarfile
 from collections.abc import Callable, Generator, Iterator
 
-import orjson
-
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import adoption, follow, images, networks, probe
 from cronium.worker.container.ending import conclude
@@ -20,7 +18,8 @@ from cronium.worker.container.execution import Execution
 from cronium.worker.container.host_files import host_mounts, make_host_files
 from cronium.worker.container.spec import FILES_DIR, WORKSPACE, Place, container
 from cronium.worker.executor import Status, Update
-from cronium.worker.launcher import LaunchSpec, launch_stream, launcher_text
+from cronium.worker.launcher import launcher_text
+from cronium.worker.payload import payload
 
 _NAME_TRIES = 20
 _NAME_PAUSE_S = 0.25
@@ -41,7 +40,16 @@ def prepare(execution: Execution) -> Iterator[Update]:
     execution.image = image_id
     execution.found = execution.ask(lambda: probe.finding(engine, name, image_id, settings))
     execution.ask(lambda: networks.ensure_network(engine, plan.network, settings))
-    execution.payload = _payload(execution)
+    execution.payload = payload(
+        execution.attempt.job,
+        plan.script,
+        attempt=execution.attempt.number,
+        interpreter=plan.interpreter,
+        timeout_s=plan.limits.timeout_s,
+        grace_s=settings.grace_s,
+        max_unread_bytes=settings.max_unread_bytes,
+        max_results_bytes=settings.container.max_results,
+    )
 
 
 def create(execution: Execution) -> Iterator[Update]:
@@ -110,33 +118,3 @@ def _fetch(execution: Execution) -> Generator[Update, None, tuple[str, str]]:
     settings, engine, plan = execution.settings, execution.engine, execution.plan
     yield from ()
     return execution.ask(lambda: images.fetch(engine, plan.image, settings), settings.container.images.pull_timeout)
-
-
-def _payload(execution: Execution) -> bytes:
-    """The tar for the launcher's stdin. Raises ExecutionError (invalid_job) for what no launcher can be told."""
-    job, plan, settings = execution.attempt.job, execution.plan, execution.settings
-    metadata = job.metadata
-    event = {
-        "jobId": job.id,
-        "eventId": metadata.get("eventId"),
-        "name": metadata.get("eventName", metadata.get("name")),
-        "attempt": execution.attempt.number,
-    }
-    try:
-        spec = LaunchSpec(
-            interpreter=plan.interpreter,
-            script=plan.script.content.encode(),
-            working_directory=plan.script.working_directory,
-            deadline_s=plan.limits.timeout_s,
-            grace_s=settings.grace_s,
-            max_unread_bytes=settings.max_unread_bytes,
-            max_results_bytes=settings.container.max_results,
-            environment=job.execution.environment,
-            helpers={helper.name: helper.content.encode() for helper in plan.script.helpers},
-            input_json=orjson.dumps(job.execution.input_data),
-            variables_json=orjson.dumps(job.execution.variables),
-            event_json=orjson.dumps(event),
-        )
-    except (ValueError, TypeError) as error:
-        raise ExecutionError(Reason.INVALID_JOB, f"the job cannot be handed to a launcher: {error}") from None
-    return launch_stream(spec)

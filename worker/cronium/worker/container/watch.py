@@ -10,8 +10,8 @@ import time
 
 from cronium.common.config.units import format_size
 from cronium.common.errors import ExecutionError, Reason
-from cronium.worker.container.errand import Errand
 from cronium.worker.container.execution import Execution
+from cronium.worker.errand import Errand
 
 _CPU_FIRST_S, _CPU_EVERY_S = 2.0, 5.0
 _DISK_FIRST_S, _DISK_EVERY_S = 1.0, 2.0

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from cronium.worker.launcher import Drained, Ended, Failed, OutputLost, Results, Started, StateEvent, StateReader, Usage
 
-# The launcher got no job, or half of one: whoever held its stdin has died. Nothing was started.
-_NEVER_FED = frozenset({"no_input", "incomplete"})
+# The launcher got no job, or half of one: whoever held its stdin has died; or somebody has given it up. Nothing was started.
+_NEVER_FED = frozenset({"no_input", "incomplete", "given_up"})
 _MAX_LOST = 20
 
 

@@ -16,9 +16,10 @@ T = TypeVar("T")
 
 
 class Errand(Generic[T]):
-    """One call at a time. `descriptor` is readable once it is back."""
+    """One call at a time. `descriptor` is readable once it is back. `discard` gets a result that nobody takes any more."""
 
-    def __init__(self) -> None:
+    def __init__(self, discard: Callable[[T], object] | None = None) -> None:
+        self._discard = discard
         self.descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._out = False
         self._result: T | None = None
@@ -50,8 +51,12 @@ class Errand(Generic[T]):
     def close(self) -> None:
         """Forget about it; one that is still out ends unheard."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
             os.close(self.descriptor)
+        if self._back:
+            self._drop()
 
     def _run(self, function: Callable[[], T]) -> None:
         try:
@@ -61,6 +66,14 @@ class Errand(Generic[T]):
             self._error = error
         finally:  # whatever else it raises is shown by the thread's own hook, and must not leave the errand out for ever
             with self._lock:
-                if not self._closed:
+                unheard = self._closed
+                if not unheard:
                     self._back = True
                     os.eventfd_write(self.descriptor, 1)
+            if unheard:
+                self._drop()
+
+    def _drop(self) -> None:
+        result, self._result = self._result, None
+        if result is not None and self._discard is not None:
+            self._discard(result)

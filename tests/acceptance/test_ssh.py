@@ -1,0 +1,184 @@
+"""Jobs on servers through the whole program: real sshds, a network that goes away, processes that are killed."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from peers.netns import Namespace
+from peers.ssh_world import Servers
+from peers.sshd import Sshd
+from peers.world import Done, World
+
+LINES = 1000
+SLOWLY = f"for i in $(seq 1 {LINES}); do echo line $i; sleep 0.01; done; exit 7"
+NUMBERED = [f"line {i}" for i in range(1, LINES + 1)]
+AWAY_S = 30
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with Servers(2) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def world(docker_endpoint: str, servers: Servers) -> Iterator[World]:
+    with World(docker_endpoint, environ=servers.environ(), wait_for_images=False) as world:
+        yield world
+        servers.wait_until_tidy()
+
+
+def whole(done: Done) -> None:
+    """Every line once and in order (promise 3), the exit code right."""
+    assert done.stdout == NUMBERED
+    assert done.report["exitCode"] == 7
+    assert done.reason == "script_exit"
+
+
+def test_a_job_runs_on_a_server(world: World, servers: Servers) -> None:
+    done = world.run("echo hello; echo oh >&2; exit 3", target=servers.target())
+    assert (done.stdout, done.stderr, done.report["exitCode"]) == (["hello"], ["oh"], 3)
+
+
+def test_the_second_job_uses_the_first_ones_connection(world: World, servers: Servers) -> None:
+    before = servers.all[1].handshakes()
+    for _ in range(5):
+        assert world.run("true", target=servers.target(1)).report["status"] == "completed"
+    assert servers.all[1].handshakes() - before <= 3  # of the next worker while one cleans up, and one in advance
+
+
+def test_a_job_on_several_servers_says_which_did_not(world: World, servers: Servers) -> None:
+    job = {"metadata": servers.several(0, 1)}
+    script = f'echo "on $SSH_CONNECTION"; case "$SSH_CONNECTION" in *" {servers.all[1].port}") exit 5 ;; esac'
+    done = world.done(world.submit(script, job=job, target=servers.target()))
+    assert done.report["exitCode"] == 5
+    outcomes = {one["name"]: one["exitCode"] for one in done.report["details"]["servers"]}
+    assert outcomes == {"web-0": 0, "web-1": 5}
+    assert "web-1" in done.report["error"]["message"]
+    assert {line.server for line in done.lines if line.stream == "stdout"} == {"web-0", "web-1"}
+
+
+@pytest.mark.timeout(180)
+def test_a_network_that_is_gone_for_half_a_minute_costs_nothing(docker_endpoint: str) -> None:
+    """Promise 5. The script goes on there; a worker is not held for it."""
+    with (
+        Namespace() as network,
+        Servers(given=[Sshd(address=network.address, prefix=network.prefix)]) as servers,
+        World(docker_endpoint, environ=servers.environ(), wait_for_images=False) as world,
+    ):
+        job = world.submit(SLOWLY, target=servers.target(), timeout=150)
+        world.until_said(job, "line 100")
+        network.down()
+        time.sleep(AWAY_S)
+        network.up()
+        whole(world.done(job, timeout_s=100))
+        servers.wait_until_tidy()
+
+
+def test_killed_sessions_cost_nothing(world: World, servers: Servers) -> None:
+    job = world.submit(SLOWLY, target=servers.target())
+    for number in (100, 300, 500):
+        world.until_said(job, f"line {number}")
+        assert servers.all[0].kill_sessions()
+    whole(world.done(job))
+
+
+def test_killed_workers_cost_nothing(world: World, servers: Servers) -> None:
+    job = world.submit(SLOWLY, target=servers.target())
+    for number in (100, 300):
+        world.until_said(job, f"line {number}")
+        for worker in world.roles("worker"):
+            if "ssh" in worker.cmdline()[0]:
+                worker.kill()
+    whole(world.done(job))
+
+
+def test_everything_killed_and_started_again_costs_nothing(world: World, servers: Servers) -> None:
+    job = world.submit(SLOWLY, target=servers.target())
+    world.until_said(job, "line 100")
+    world.kill()
+    time.sleep(1)
+    world.start()
+    whole(world.done(job))
+
+
+@pytest.mark.timeout(200)
+def test_fifty_jobs_to_ten_servers_keep_the_limit_of_connections(docker_endpoint: str) -> None:
+    """Counted where it matters: at each sshd."""
+    environ = {"CRONIUM_SSH_CONNECTION_POOL_MAX_PER_SERVER": "3", "CRONIUM_JOBS_MAX_CONCURRENT": "20"}
+    with (
+        Servers(10) as servers,
+        World(docker_endpoint, environ=servers.environ(**environ), wait_for_images=False) as world,
+    ):
+        watch = _Watch(servers)
+        jobs = [world.submit(f"echo {n}; sleep 0.5; echo end", target=servers.target(n % 10)) for n in range(50)]
+        for number, job in enumerate(jobs):
+            done = world.done(job)
+            assert done.stdout == [str(number), "end"]
+        most = watch.end()
+        shaken = [server.handshakes() for server in servers.all]
+        print(f"most connections at once: {max(most.values())}; handshakes: {sum(shaken)} for 50 jobs, {shaken}")
+        assert max(most.values()) <= 3
+        assert sum(shaken) <= 40
+        servers.wait_until_tidy()
+
+
+@pytest.mark.timeout(200)
+def test_one_dead_server_of_five_does_not_slow_the_others(docker_endpoint: str) -> None:
+    """Its breaker opens, its jobs wait, and run when it is back."""
+    environ = {"CRONIUM_SSH_CIRCUIT_BREAKER_FAILURE_THRESHOLD": "3", "CRONIUM_SSH_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "5s"}
+    with (
+        Servers(5) as servers,
+        World(docker_endpoint, environ=servers.environ(**environ), wait_for_images=False) as world,
+    ):
+        well = _median_s(world, servers, (0, 1, 2, 3))
+        servers.all[4].stop()
+        waiting = [world.submit("echo back", target=servers.target(4)) for _ in range(4)]
+        deadline_s = time.monotonic() + 30
+        while '"server is left alone"' not in world.log.read_text():
+            assert time.monotonic() < deadline_s, "the breaker did not open"
+            time.sleep(0.1)
+        beside = _median_s(world, servers, (0, 1, 2, 3))
+        print(f"median of the four: {well * 1000:.0f} ms, {beside * 1000:.0f} ms beside a dead one")
+        assert beside < 3 * well + 0.2
+        servers.all[4].start()
+        for job in waiting:
+            assert world.done(job).stdout == ["back"]
+        servers.wait_until_tidy()
+
+
+class _Watch(threading.Thread):
+    """Looks how many connections each server has."""
+
+    def __init__(self, servers: Servers) -> None:
+        super().__init__(daemon=True)
+        self._servers = servers
+        self._over = threading.Event()
+        self._most: Counter[int] = Counter()
+        self.start()
+
+    def run(self) -> None:
+        while not self._over.wait(0.02):
+            for number, server in enumerate(self._servers.all):
+                self._most[number] = max(self._most[number], server.connections())
+
+    def end(self) -> Counter[int]:
+        self._over.set()
+        self.join(10)
+        return self._most
+
+
+def _median_s(world: World, servers: Servers, numbers: tuple[int, ...]) -> float:
+    times = []
+    for _ in range(3):
+        for number in numbers:
+            started_s = time.monotonic()
+            world.backend.wait(world.submit("echo hi", target=servers.target(number)), 60)
+            times.append(time.monotonic() - started_s)
+    return statistics.median(times)

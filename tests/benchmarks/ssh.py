@@ -1,0 +1,175 @@
+"""A job on a server beside OpenSSH over ControlMaster: first line with a cold and a warm channel, throughput of its output"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from cronium.common.messages import Connected
+from peers.container_world import Told
+from peers.ssh_attempt import SshWorld
+from peers.ssh_world import Servers
+from peers.sshd import Sshd
+
+SCRIPT = "echo hi\n"
+LOUD = "yes {line} | head -c {size}"
+LINE = "x" * 99
+
+
+@contextmanager
+def control_master(server: Sshd, folder: Path) -> Iterator[list[str]]:
+    """The command of an OpenSSH client whose connection is up already."""
+    key, socket = folder / "key", folder / "control"
+    key.write_text(server.private_key)
+    key.chmod(0o600)
+    hosts = folder / "hosts"
+    hosts.write_text(server.known_hosts())
+    options = [
+        "-F",
+        "none",
+        "-i",
+        str(key),
+        "-o",
+        f"UserKnownHostsFile={hosts}",
+        "-o",
+        f"ControlPath={socket}",
+        "-o",
+        "BatchMode=yes",
+    ]
+    target = ["-p", str(server.port), f"{server.user}@{server.address}"]
+    subprocess.run(["ssh", *options, "-o", "ControlMaster=yes", "-o", "ControlPersist=600", *target, "true"], check=True)
+    try:
+        yield ["ssh", *options, *target]
+    finally:
+        subprocess.run(["ssh", *options, "-O", "exit", *target], check=True, stderr=subprocess.DEVNULL)
+
+
+def openssh_first_ms(command: list[str]) -> float:
+    """From the client's start to the first byte of the script's output."""
+    started_s = time.monotonic()
+    with subprocess.Popen([*command, "bash -s"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(SCRIPT.encode())
+        process.stdin.close()
+        os.read(process.stdout.fileno(), 100)
+        first_s = time.monotonic()
+        process.stdout.read()
+    return (first_s - started_s) * 1000
+
+
+def ours_first_ms(world: SshWorld, *, warm: bool) -> float:
+    """From the attempt's start to its first line out of the executor, over a connection that is there."""
+    place = waiting_place(world) if warm else world.place()
+    job = world.job(SCRIPT)
+    first: list[float] = []
+
+    def look(told: Told) -> bool:
+        if told.stdout and not first:
+            first.append(time.monotonic())
+        return False
+
+    started_s = time.monotonic()
+    told = world.attempt(job, place, until=look)
+    assert told.stdout == b"hi\n", told.outcome
+    world.executor.cleanup(place, job)
+    return (first[0] - started_s) * 1000
+
+
+def waiting_place(world: SshWorld) -> str:
+    """The place of a launcher that waits, once it does."""
+    said = len(world.told)
+    world.tend(lambda: any(isinstance(m, Connected) and m.slots for m in world.told[said - 1 :]))
+    slot = next(m.slots[0] for m in reversed(world.told) if isinstance(m, Connected) and m.slots)
+    until_s = time.monotonic() + 0.5  # it is being made: both channels, the launcher's pumps
+    world.tend(lambda: time.monotonic() > until_s)
+    return slot.place
+
+
+def openssh_bytes_s(command: list[str], size: int) -> float:
+    """Bytes a second of a script's output, read and dropped."""
+    started_s = time.monotonic()
+    with subprocess.Popen([*command, LOUD.format(line=LINE, size=size)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        got = 0
+        while data := os.read(process.stdout.fileno(), 1 << 20):
+            got += len(data)
+    assert got == size
+    return size / (time.monotonic() - started_s)
+
+
+def ours_bytes_s(world: SshWorld, size: int) -> float:
+    """The same through a job: into files there, and from them to here."""
+    job, place = world.job(LOUD.format(line=LINE, size=size)), world.place()
+    sizes = _Counter()
+    started_s = time.monotonic()
+    told = world.attempt(job, place, told=sizes)
+    took_s = time.monotonic() - started_s
+    assert sizes.count == size, told.outcome
+    world.executor.cleanup(place, job)
+    return size / took_s
+
+
+class _Counter(Told):
+    count = 0
+
+    def take(self, update: object) -> None:
+        data = getattr(update, "data", None)
+        if isinstance(data, bytes):
+            self.count += len(data)
+        else:
+            super().take(update)  # type: ignore[arg-type]  # all others as they are
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--bytes", type=int, default=500_000_000)
+    parser.add_argument("--loud-rounds", type=int, default=3)
+    given = parser.parse_args()
+    with Servers(1) as servers, tempfile.TemporaryDirectory(prefix="crb-") as folder:
+        world = SshWorld(servers, Path(folder))
+        plain = SshWorld(servers, Path(folder), connection_pool={"warm": False})
+        with control_master(servers.all[0], Path(folder)) as command:
+            for one in (world, plain):
+                one.run(one.job(SCRIPT))
+            times: dict[str, list[float]] = {"OpenSSH, ControlMaster": [], "cold channel": [], "warm channel": []}
+            for _ in range(given.rounds):
+                times["OpenSSH, ControlMaster"].append(openssh_first_ms(command))
+                times["cold channel"].append(ours_first_ms(plain, warm=False))
+                times["warm channel"].append(ours_first_ms(world, warm=True))
+            speeds: dict[str, list[float]] = {"OpenSSH": [], "durable": []}
+            for _ in range(given.loud_rounds):
+                speeds["OpenSSH"].append(openssh_bytes_s(command, given.bytes))
+                speeds["durable"].append(ours_bytes_s(plain, given.bytes))
+        world.close()
+        plain.close()
+    console = Console(width=120)
+    table = Table("first line over a connection that is there", "min, ms", "median, ms", "max, ms", "of OpenSSH's")
+    base = times["OpenSSH, ControlMaster"]
+    for name, values in times.items():
+        ratio = statistics.median(a / b for a, b in zip(values, base, strict=True))
+        table.add_row(name, f"{min(values):.1f}", f"{statistics.median(values):.1f}", f"{max(values):.1f}", f"{ratio:.2f}")
+    console.print(table)
+    console.print("to be at most 1.1 of OpenSSH's with a cold channel, 0.4 and 15 ms with a warm one")
+    table = Table(f"{given.bytes / 1e6:.0f} MB of output", "min, MB/s", "median, MB/s", "max, MB/s", "of OpenSSH's")
+    for name, values in speeds.items():
+        ratio = statistics.median(a / b for a, b in zip(values, speeds["OpenSSH"], strict=True))
+        row = (min(values), statistics.median(values), max(values))
+        table.add_row(name, *(f"{value / 1e6:.0f}" for value in row), f"{ratio:.2f}")
+    console.print(table)
+    console.print("to be at least 0.4; the aim is 0.8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""How the end on a server is judged, and that of a job on several."""
+
+from __future__ import annotations
+
+import pytest
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.common.job import parse_job
+from cronium.common.messages import ResultFile, Results, ServerOutcome
+from cronium.common.servers import Server, servers_of
+from cronium.worker.ssh.outcome import Facts, decide, results_together, together
+from cronium.worker.story import Story
+
+STARTED = b"started 7 100 boot\n"
+LOST = ExecutionError(Reason.PLACE_VANISHED, "gone")
+
+
+def server(name: str) -> Server:
+    details = {"name": name, "host": "host", "username": "root", "privateKey": "k"}
+    target = {"type": "server", "serverDetails": details}
+    return servers_of(parse_job({"id": "j", "execution": {"target": target, "script": {"type": "bash", "content": ""}}}))[0]
+
+
+def ending(state: bytes, verdict: ExecutionError | None = None) -> tuple[str, int | None, str | None]:
+    story = Story()
+    story.feed(state)
+    decided = decide(Facts(server("a"), story, 60, "bash", verdict))
+    return decided.status, decided.exit_code, decided.error.reason.value if decided.error else None
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict", "expected"),
+    [
+        (STARTED + b"ended 0 exit\n", None, ("completed", 0, None)),
+        (STARTED + b"ended 124 exit\n", None, ("failed", 124, "script_exit")),
+        (STARTED + b"ended 137 exit\n", None, ("failed", 137, "signal")),
+        (STARTED + b"ended 143 deadline\n", None, ("timeout", 143, "timeout")),
+        (STARTED + b"ended 143 cancel\n", None, ("cancelled", 143, "cancelled")),
+        (STARTED + b"ended 0 exit\n", LOST, ("completed", 0, None)),
+        (STARTED, LOST, ("failed", None, "place_vanished")),
+        (STARTED + b"output_lost stdout disk_full -\nended 1 exit\n", None, ("failed", 1, "disk_full")),
+        (b"failed disk_full /x\n", None, ("failed", None, "disk_full")),
+        (b"failed cancelled -\n", None, ("cancelled", None, "cancelled")),
+        (b"failed interpreter_missing bash\n", None, ("failed", None, "interpreter_missing")),
+        (b"", ExecutionError(Reason.CANCELLED, "c"), ("cancelled", None, "cancelled")),
+    ],
+)
+def test_an_end_on_a_server(state: bytes, verdict: ExecutionError | None, expected: object) -> None:
+    assert ending(state, verdict) == expected
+
+
+def test_several_succeed_only_together() -> None:
+    story = Story()
+    story.feed(STARTED + b"ended 5 exit\n")
+    bad = decide(Facts(server("b"), story, 60, "bash"))
+    good = decide(Facts(server("a"), _completed(), 60, "bash"))
+    all_good = together([(server("a"), good)], [ServerOutcome("k", "c", "completed", 0, None, None)])
+    assert (all_good.status, all_good.exit_code) == ("completed", 0)
+    one_bad = together([(server("a"), good), (server("b"), bad)], [])
+    assert (one_bad.status, one_bad.exit_code) == ("failed", 5)
+    assert one_bad.error is not None
+    assert one_bad.error.message.startswith("1 of 2 servers did not succeed: b: ")
+
+
+def _completed() -> Story:
+    story = Story()
+    story.feed(STARTED + b"ended 0 exit\n")
+    return story
+
+
+def test_files_of_several_servers_lie_in_their_own_folders() -> None:
+    files = (ResultFile("x", "text/plain", b"1"),)
+    both = results_together(
+        [(server("a"), Results(files=files, condition=True)), (server("../b"), Results(files=files, condition=False))]
+    )
+    assert [file.path for file in both.files] == ["a/x", "_b/x"]
+    assert both.condition is False

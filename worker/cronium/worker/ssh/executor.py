@@ -1,0 +1,143 @@
+"""The SSH executor: jobs on servers, over connections that a worker keeps between them.
+
+Runs in a worker; one instance may run many attempts, one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import structlog
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.common.job import InvalidJobError, Job, JobProblem, parse_job
+from cronium.common.messages import Message, ReleaseConnections, WarmUp
+from cronium.common.servers import Server, servers_of
+from cronium.worker.executor import Attempt, Control, Update
+from cronium.worker.settings import WorkerSettings
+from cronium.worker.ssh.attempt import place_names, run
+from cronium.worker.ssh.commands import RemoteError, clean_command, list_command, parse_cleaned, parse_listed
+from cronium.worker.ssh.connection import Connection
+from cronium.worker.ssh.plan import problems_of
+from cronium.worker.ssh.pool import Pool
+from cronium.worker.ssh.settings import settings_of
+
+_COMMAND_S = 30.0
+_MOST_BYTES = 1024 * 1024
+_log = structlog.get_logger()
+
+
+class SshExecutor:
+    """The way to servers (see `cronium.worker.executor.Executor` and `Resident`)."""
+
+    name = "ssh"
+
+    def __init__(self, settings: WorkerSettings, tell: Callable[[Message], None]) -> None:
+        self._settings = settings_of(settings)
+        self._pool = Pool(self._settings, tell, warm=settings.number > 0)  # an `exec` has no second job
+        self._found: dict[str, Connection] = {}
+
+    def validate(self, job: Job) -> tuple[JobProblem, ...]:
+        """See `Executor`."""
+        return problems_of(job, self._settings)
+
+    def execute(self, attempt: Attempt, control: Control) -> Iterator[Update]:
+        """See `Executor`."""
+        yield from run(attempt, control, self._pool, self._settings)
+
+    def cleanup(self, place: str, job: Job | None = None) -> None:
+        """See `Executor`. Without the job only where the last look for leftovers has found it."""
+        if job is None:
+            connection = self._found.get(place)
+            if connection is not None and connection.alive:
+                self._remove(connection, place)
+            return
+        servers = servers_of(job)
+        names = place_names(place, servers)
+        troubles: list[ExecutionError] = []
+        for server in servers:
+            try:
+                self._remove_at(server, names[server.key])
+            except ExecutionError as error:
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
+
+    def make_ready(self, stop: Callable[[], bool]) -> None:
+        """See `Executor`. Which servers there are is not known before there are jobs for them."""
+
+    def places(self) -> frozenset[str]:
+        """See `Executor`. On the servers that this worker is connected to."""
+        self._found.clear()
+        for server, connection in self._pool.idle():
+            command = list_command(self._settings.ssh.execution.temp_dir, self._settings.installation)
+            try:
+                found = connection.run(command, _COMMAND_S, max_bytes=_MOST_BYTES)
+                self._found |= dict.fromkeys(parse_listed(found.stdout).names, connection)
+            except (ExecutionError, RemoteError) as error:
+                _log.info("not looked for leftovers", server=str(server.address), error=str(error))
+            _log.debug("looked for leftovers", server=str(server.address), places=len(self._found))
+        return frozenset(self._found) - self._pool.waiting()
+
+    def leave(self) -> None:
+        """See `Executor`. Launchers that wait see the end of their connection."""
+
+    # --- Resident --------------------------------------------------------------------------------------------------------
+
+    def tend(self, now_s: float) -> float:
+        """See `Resident`."""
+        return self._pool.tend(now_s)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """See `Resident`."""
+        return self._pool.descriptors()
+
+    def hear(self, message: Message) -> None:
+        """See `Resident`."""
+        match message:
+            case ReleaseConnections(servers):
+                self._pool.release(servers)
+            case WarmUp(raw):
+                try:
+                    servers_to_reach = servers_of(parse_job(raw))
+                except InvalidJobError as error:
+                    _log.warning("not a job for servers", error=str(error))
+                    return
+                for server in servers_to_reach:
+                    self._pool.warm_up(server)
+            case _:
+                pass
+
+    def close(self) -> None:
+        """See `Resident`."""
+        self._pool.close()
+
+    def _remove_at(self, server: Server, name: str) -> None:
+        """In a helper thread: a connection that is not there is made for this alone."""
+        connection = self._pool.peek(server)
+        if connection is not None:
+            try:
+                self._remove(connection, name)
+            except ExecutionError as error:  # it is just being lost, or takes no further command
+                _log.info("not removed over the connection that is there", place=name, error=error.message)
+            else:
+                return
+        connection = self._pool.reach(server)
+        try:
+            self._remove(connection, name)
+        finally:
+            connection.close()
+
+    def _remove(self, connection: Connection, name: str) -> None:
+        found = connection.run(clean_command(self._settings.ssh.execution.temp_dir, (name,)), _COMMAND_S, max_bytes=_MOST_BYTES)
+        self._pool.audit.append("cleanup", server=str(connection.server.address), place=name)
+        try:
+            gone, why = name in parse_cleaned(found.stdout).names, "it is still there"
+        except RemoteError as error:
+            gone, why = False, error.detail
+        if not gone:
+            raise ExecutionError(
+                Reason.SERVER_UNSUITABLE,
+                f"{name} could not be removed on {connection.server.address} ({why}): remove it there",
+                retryable=True,
+            )

@@ -1,0 +1,669 @@
+"""One server's part of an attempt: reach it, make or find the place, read along, come back whenever the way there is lost.
+
+Runs in a worker. A visit is a state machine: `step` does what can be done without waiting, in the phase it is in; what blocks
+(dialing, opening a channel, fetching) is an errand in a helper thread. The order of the phases:
+
+    connect → begin → follow → fetch → over
+    connect → attach → inquire → follow (somebody may have made the place already, or the connection was lost)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
+from typing import IO
+
+import structlog
+
+from cronium.common.errors import ExecutionError, Reason
+from cronium.common.messages import Results
+from cronium.common.servers import Server
+from cronium.worker.errand import Errand
+from cronium.worker.events import Events
+from cronium.worker.executor import Control, Gap, Log, Status, Told, Update
+from cronium.worker.gather import results_of
+from cronium.worker.judgement import Ending, overtime
+from cronium.worker.launcher import Ended, OutputLost, Segment, Started, StateEvent
+from cronium.worker.ssh.commands import Look, RemotePlace, Reply, Words
+from cronium.worker.ssh.connection import Connection
+from cronium.worker.ssh.fetch import fetch_results
+from cronium.worker.ssh.flow import STREAMS, Flow
+from cronium.worker.ssh.outcome import Facts, decide
+from cronium.worker.ssh.pool import Pool, Waiting
+from cronium.worker.ssh.session import READ_BYTES, Session, asked, fed, reading, started
+from cronium.worker.ssh.settings import Settings
+from cronium.worker.ssh.watch import QUIET_S, Finding, Watch
+from cronium.worker.story import Story
+
+_PIECES_A_ROUND = 8
+_INLINE_BYTES = 64 * 1024  # of a payload: what a channel's window always takes at once
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
+_REFUSED_PAUSE_S = 15.0  # while a place runs on a server that lets us in no more
+_TELL_LOST_S = 3.0
+_CLEAR_WITHIN_S = 20.0  # a launcher that was fed says so, one that was not leaves
+_INQUIRE_S = 0.05
+_ORDER_AGAIN_S = 0.1
+_CUT_WITHIN_S = 10.0  # of silence: what a script has cut off its own files does not come any more
+_FETCH_S = 600.0
+_FETCHES = 5
+_REOPENS = 20  # of channels, before the connection is made anew
+_REFUSALS = 3  # in a row, of channels or commands: more do not help
+_SOUND_S = 5.0  # a session of that length was a good one
+_MOST_LOSSES_TOLD = 20
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be run there. `name`: of the place; `label`: of its files and lines, empty for an attempt's only place."""
+
+    server: Server
+    name: str
+    label: str
+    job_id: str
+    payload: Callable[[], bytes]
+    interpreter: str
+    timeout_s: float
+    adopt: bool
+    begun: bool
+
+
+class Visit:
+    """`over` once there is nothing more to do here; then `ending` and `results` are there."""
+
+    def __init__(self, task: Task, offsets: dict[str, int], control: Control, pool: Pool, settings: Settings) -> None:
+        self.server = task.server
+        self._task, self._offsets, self._control, self._pool, self._settings = task, offsets, control, pool, settings
+        self._place = RemotePlace(settings.ssh.execution.temp_dir, task.name)
+        self._log = _log.bind(job_id=task.job_id, server=str(task.server.address))
+        self._phase: Callable[[float], Iterator[Update]] = self._connect
+        self._fresh = not task.adopt  # nothing of the place can be there
+        self.begun = task.begun or any(offsets.values())
+        self.over = False
+        self.ending: Ending | None = None
+        self.results = Results()
+        self.started_ms = self.ended_ms = 0
+        # The way there.
+        self.away_since_s: float | None = None
+        self.trouble: ExecutionError | None = None
+        self.give_up_ms = 0
+        self._connection: Connection | None = None
+        self._session: Session | None = None
+        self._slot: Waiting | None = None
+        self._dial: Errand[Connection] = Errand(Connection.close)
+        self._open: Errand[Session] = Errand(Session.close)
+        self._fetching: Errand[IO[bytes] | None] = Errand(lambda archive: archive and archive.close())
+        self._again_s = 0.0
+        self._pause_s = _FIRST_PAUSE_S
+        self._reopens = self._refusals = self._fetches = 0
+        self._settled_s: float | None = None
+        self._told_lost = False
+        # The place.
+        self._payload = b""
+        self._flow = Flow(settings.max_unread_bytes)
+        self._watch = Watch(settings.ssh.connection_pool.keepalive_interval, task.timeout_s + settings.grace_s)
+        self._story, self._events = Story(), Events(settings.max_events_bytes)
+        self._losses: set[tuple[str, str]] = set()
+        self._asked_s = self._clear_by_s = 0.0
+        self._gone_s: float | None = None
+        self._cancels = 0
+        self._ordering, self._ordered_s = False, 0.0
+
+    # --- for the attempt -----------------------------------------------------------------------------------------------
+
+    def step(self, now_s: float) -> Iterator[Update]:
+        """Do what can be done now."""
+        if not self.over:
+            yield from self._phase(now_s)
+            yield from self._tell_lost(now_s)
+
+    def descriptors(self) -> tuple[int, ...]:
+        """Readable when there is something to do."""
+        errands = tuple(errand.descriptor for errand in (self._dial, self._open, self._fetching))
+        slot = () if self._slot is None else (self._slot.opening.descriptor,)
+        return (*errands, *slot, *(() if self._session is None else self._session.descriptors()))
+
+    def look_after_s(self, now_s: float) -> float:
+        """How long one may wait before the next step."""
+        if self._phase in (self._connect, self._attach):
+            return max(0.01, min(0.5, self._again_s - now_s))
+        return 0.05 if self._phase == self._inquire else 0.2
+
+    def away(self, now_s: float) -> bool:
+        """Whether the server has been out of reach for longer than a worker is held for it."""
+        if self.over or self.away_since_s is None:
+            return False
+        if (self._fresh and not self.begun) or self._control.cancelled() > 1:
+            return True
+        return now_s - self.away_since_s > self._control.patience_s()
+
+    def close(self) -> None:
+        """Let go of everything; the place stays."""
+        for errand in (self._dial, self._open, self._fetching):
+            errand.close()
+        self._drop_session()
+        if self._slot is not None:
+            self._slot.close()
+        self._pool.give_back(self.server)
+
+    # --- the way there -------------------------------------------------------------------------------------------------
+
+    def _connect(self, now_s: float) -> Iterator[Update]:
+        back = self._dial.take()
+        if back is not None:
+            connection, error = back
+            if connection is not None:
+                self._pool.reached(self.server, connection, used=True)
+            elif error is not None:
+                self._pool.not_reached(self.server, error)
+                self._pool.announce()
+                self._not_reached(error, now_s)
+                return
+        if self._control.cancelled() and self._fresh and not self.begun:
+            self._conclude(_cancelled())
+            return
+        connection = None if self._dial.out else self._pool.get(self.server)
+        if connection is not None:
+            yield from self._arrived(connection, now_s)
+        elif not self._dial.out and now_s >= self._again_s and not self._pool.is_warming(self.server):
+            self._dial.send(lambda: self._pool.reach(self.server))
+
+    def _not_reached(self, error: ExecutionError, now_s: float) -> None:
+        if self._fresh and not self.begun and error.reason is not Reason.UNREACHABLE:
+            self._conclude(error)
+            return
+        self._log.info("server not reached", error=error.message, reason=error.reason.value)
+        self._leave(now_s, error)
+        self._again_s = now_s + (self._pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
+        self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2)
+
+    def _leave(self, now_s: float, error: ExecutionError) -> None:
+        """The place is out of reach from now on."""
+        self.trouble = error
+        if self.away_since_s is None:
+            self.away_since_s = now_s
+        wait_s = self._settings.ssh.unreachable_after + (self._task.timeout_s if self.begun else 0.0)
+        began_ms = self.started_ms if self.begun and self.started_ms else _now_ms()
+        self.give_up_ms = self.give_up_ms or began_ms + round(wait_s * 1000)
+
+    def _tell_lost(self, now_s: float) -> Iterator[Update]:
+        if self.begun and not self._told_lost and self.away_since_s is not None and now_s - self.away_since_s > _TELL_LOST_S:
+            self._told_lost = True
+            yield Told(f"the connection to {self.server.name} is lost; the script goes on there", self._task.label)
+
+    def _arrived(self, connection: Connection, now_s: float) -> Iterator[Update]:
+        self._pause_s, self._again_s = _FIRST_PAUSE_S, 0.0
+        self._connection = connection
+        self._phase = self._begin if self._fresh else self._attach
+        yield from self._phase(now_s)
+
+    def _settled(self, now_s: float) -> Iterator[Update]:
+        """The place is heard (again)."""
+        self._settled_s = now_s
+        self._refusals = 0
+        if self._told_lost and self.away_since_s is not None:
+            yield Told(f"connected to {self.server.name} again after {now_s - self.away_since_s:.0f} s", self._task.label)
+        self.away_since_s, self.trouble, self._told_lost, self.give_up_ms = None, None, False, 0
+
+    def _lost(self, now_s: float, error: ExecutionError) -> None:
+        """The connection is of no use any more: make another."""
+        self._log.info("connection lost", error=error.message)
+        self._drop_session()
+        self._connection = None
+        self._pool.lose(self.server)
+        self._leave(now_s, error)
+        self._again_s = now_s
+        self._phase = self._connect
+
+    def _drop_session(self) -> None:
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        self._flow.anew()
+        self._ordering = False
+        self._settled_s = None
+
+    def _reopen(self, now_s: float, error: ExecutionError) -> None:
+        """A channel was lost or not to be had: over the same connection if it lives, not for ever."""
+        if self._settled_s is not None and now_s > self._settled_s + _SOUND_S:
+            self._reopens = 0
+        self._reopens += 1
+        if self._refused_for_good(error):
+            self._conclude(error)
+            return
+        if self._connection is None or not self._connection.alive:
+            self._lost(now_s, error)
+        elif self._reopens > _REOPENS:
+            self._reopens = 0
+            self._lost(now_s, error)
+        else:
+            self._log.debug("channel lost", error=error.message)
+            self._drop_session()
+            self._leave(now_s, error)
+            self._again_s = now_s + (min(1.0, 0.01 * 2**self._reopens) if self._reopens > 1 else 0.0)
+            self._phase = self._attach
+
+    def _refused_for_good(self, error: ExecutionError) -> bool:
+        """A server that takes no second channel never will; one that misbehaves is left alone unless a script runs there."""
+        if error.reason is Reason.SERVER_UNSUITABLE:
+            self._pool.crowded(self.server)
+        elif error.reason is not Reason.SSH_PROTOCOL or self.begun:
+            return False
+        self._refusals += 1
+        return self._refusals >= _REFUSALS
+
+    # --- a new place ---------------------------------------------------------------------------------------------------
+
+    def _begin(self, now_s: float) -> Iterator[Update]:
+        """Start the job: with the launcher that waits here, or with a new one."""
+        if self._control.cancelled():
+            self._conclude(_cancelled())
+            return
+        self._anew(now_s)
+        self._payload = self._task.payload()
+        self._audit("command", upload_bytes=len(self._payload))
+        self._fresh = False  # from here on there may be something
+        self._slot = self._pool.take_slot(self.server, self._task.name)
+        if self._slot is not None:
+            self._phase = self._feed
+            yield from self._feed(now_s)
+        else:
+            self._begin_cold()
+
+    def _begin_cold(self) -> None:
+        connection, place, payload = self._connection, self._place, self._payload
+        assert connection is not None  # noqa: S101 - `_arrived` comes before
+        ttl_s, timeout_s = self._settings.ssh.execution.remote_ttl, self._timeout_s
+        self._open.send(lambda: started(connection, place, payload, ttl_s, timeout_s))
+        self._phase = self._await_session
+
+    def _feed(self, now_s: float) -> Iterator[Update]:
+        """Hand the job to the launcher that waits, as soon as it does."""
+        slot = self._slot
+        assert slot is not None  # noqa: S101 - asked by the caller
+        if slot.session is None:
+            back = slot.opening.take()
+            if back is None:
+                return
+            slot.session, _ = back
+        session, self._slot, slot.session = slot.session, None, None
+        slot.close()
+        if session is None:
+            self._begin_cold()  # a late request of the slot's would find its name taken
+            return
+        payload, timeout_s = self._payload, self._timeout_s
+        if len(payload) > _INLINE_BYTES:
+            self._open.send(lambda: fed(session, payload, timeout_s))
+            self._phase = self._await_session
+            return
+        try:
+            fed(session, payload, timeout_s)
+        except ExecutionError as error:
+            self._reopen(now_s, error)
+        else:
+            yield from self._begin_to_follow(session, now_s)
+
+    def _await_session(self, now_s: float) -> Iterator[Update]:
+        back = self._open.take()
+        if back is None:
+            return
+        session, error = back
+        if session is None:
+            self._reopen(now_s, error or _unreachable(self.server, "the job could not be handed over"))
+            return
+        yield from self._begin_to_follow(session, now_s)
+
+    def _begin_to_follow(self, session: Session, now_s: float) -> Iterator[Update]:
+        self._session = session
+        self._watch.begin(now_s)
+        self._phase = self._follow
+        yield from self._follow(now_s)
+
+    def _anew(self, now_s: float) -> None:
+        """Whatever the place has said is heard from its start."""
+        self._story, self._events = Story(), Events(self._settings.max_events_bytes)
+        self._gone_s, self._asked_s, self._clear_by_s = None, 0.0, now_s + _CLEAR_WITHIN_S
+
+    # --- a place that may be there -------------------------------------------------------------------------------------
+
+    def _attach(self, now_s: float) -> Iterator[Update]:
+        """Open the place's own channel, and find out what is there."""
+        yield from ()
+        connection, place = self._connection, self._place
+        if connection is None or not connection.alive:
+            self._lost(now_s, _unreachable(self.server, "the connection has ended"))
+        elif now_s >= self._again_s:
+            timeout_s = self._timeout_s
+            self._open.send(lambda: asked(connection, place, timeout_s))
+            self._phase = self._await_attached
+
+    def _await_attached(self, now_s: float) -> Iterator[Update]:
+        yield from ()
+        back = self._open.take()
+        if back is None:
+            return
+        session, error = back
+        if session is None:
+            self._reopen(now_s, error or _unreachable(self.server, "the place could not be asked"))
+            return
+        self._session = session
+        self._anew(now_s)
+        self._phase = self._inquire
+
+    def _inquire(self, now_s: float) -> Iterator[Update]:
+        """Is the place there, has its script been started? If surely not, it is taken away and made anew."""
+        session = self._session
+        assert session is not None  # noqa: S101 - `_attach` comes before
+        yield from self._news(session, now_s)
+        if session.refusal is not None:
+            yield from self._refused(session, now_s)
+        elif session.facts is not None and not session.facts.there:
+            yield from self._nothing_there(now_s)
+        elif session.broken is not None:
+            self._reopen(now_s, session.broken)
+        else:
+            yield from self._hear_inquired(session, now_s)
+
+    def _hear_inquired(self, session: Session, now_s: float) -> Iterator[Update]:
+        while session.replies:
+            match session.replies.popleft():
+                case Look(there=False):
+                    yield from self._nothing_there(now_s)
+                    return
+                case Look(begun="started"):
+                    self._read_on(session)
+                    return
+                case Look(begun="failed") if self._story.failed is None:
+                    pass  # its words are on their way
+                case Look(begun="failed") if self._story.begun:
+                    self._conclude(None)
+                    return
+                case Look(gate=True, launcher_alive=False):  # it was ended on its way to the script
+                    self._gone_s = self._gone_s or now_s
+                    if now_s > self._gone_s + QUIET_S:
+                        self._conclude(self._ended_from_outside())
+                        return
+                case Look(gate=False) | Look(launcher_alive=False):
+                    session.say(Words.CLAIM)
+                case Reply("claim", "won"):
+                    self._drop_session()
+                    self._phase = self._begin
+                    yield from self._begin(now_s)
+                    return
+                case _:
+                    pass
+        if now_s > self._clear_by_s:
+            self._reopen(now_s, _unreachable(self.server, "the job's place neither starts nor leaves"))
+        elif session.facts is not None and now_s >= self._asked_s + _INQUIRE_S:
+            self._asked_s = now_s
+            session.say(Words.LOOK)
+
+    def _nothing_there(self, now_s: float) -> Iterator[Update]:
+        self._drop_session()
+        if self.begun:
+            self._conclude(
+                ExecutionError(
+                    Reason.PLACE_VANISHED,
+                    f"the job had been started on {self.server.name}, and its directory is gone: was the server rebooted, or "
+                    f"{self._settings.ssh.execution.temp_dir} cleaned?",
+                    place=self._task.name,
+                )
+            )
+            return
+        self._phase = self._begin
+        yield from self._begin(now_s)
+
+    def _read_on(self, session: Session) -> None:
+        """It has begun: open its output where we are."""
+        offsets, timeout_s = dict(self._offsets), self._timeout_s
+        self.begun = True
+        self._session = None  # until the errand brings it back
+        self._open.send(lambda: reading(session, offsets, timeout_s))
+        self._phase = self._await_session
+
+    # --- reading along -------------------------------------------------------------------------------------------------
+
+    def _follow(self, now_s: float) -> Iterator[Update]:
+        session = self._session
+        assert session is not None  # noqa: S101 - set by whoever chose this phase
+        yield from self._news(session, now_s)
+        quiet = yield from self._output(session, now_s)
+        if session.refusal is not None:
+            yield from self._refused(session, now_s)
+            return
+        if session.wants_keep:
+            session.start_keep(self._timeout_s)
+        if self._settled_s is None and session.settled:
+            yield from self._settled(now_s)
+        if (yield from self._drained(now_s, quiet=quiet)):
+            self._drop_session()
+            self._phase = self._fetch
+            yield from self._fetch(now_s)
+            return
+        if session.broken is not None and quiet:
+            self._reopen(now_s, session.broken)
+            return
+        durable = {name: self._control.durable(name, self._task.label) for name in STREAMS}
+        if session.facts is not None:
+            for word in self._flow.words(self._offsets, durable, now_s):
+                session.say(word)
+            self._order(session, now_s)
+        self._hear_replies(session, now_s)
+        self._look_after(session, quiet=quiet and durable == self._offsets, now_s=now_s)
+
+    def _output(self, session: Session, now_s: float) -> Generator[Update, None, bool]:
+        """What has come; whether that is all there is now."""
+        for _ in range(_PIECES_A_ROUND):
+            room = self._control.room()
+            if room <= 0:
+                return False
+            piece = session.take(min(room, READ_BYTES))
+            if piece is None:
+                return True
+            stream, data = piece
+            self._watch.speak(now_s)
+            self._offsets[stream] += len(data)
+            yield Log(stream, data, self._offsets[stream], self._task.label)
+        return False
+
+    def _news(self, session: Session, now_s: float) -> Iterator[Update]:
+        session.read()
+        if session.state:
+            self._watch.hear(now_s)
+            data = bytes(session.state)
+            session.state.clear()
+            for event in self._story.feed(data):
+                yield from self._told(event, session, now_s)
+        if session.events:
+            self._watch.hear(now_s)
+            progress = self._events.feed(bytes(session.events))
+            session.events.clear()
+            if progress is not None:
+                yield progress
+
+    def _told(self, event: StateEvent, session: Session, now_s: float) -> Iterator[Update]:
+        match event:
+            case Started(boot_id=boot_id):
+                self.started_ms = self.started_ms or _now_ms()
+                now = session.facts.boot_id if session.facts is not None else None
+                self._watch.began(now_s, rebooted=None not in (boot_id, now) and boot_id != now)
+                self.begun = True
+                yield Status("running")
+            case Ended():
+                self.ended_ms = self.ended_ms or _now_ms()
+                self._watch.speak(now_s)
+            case Segment(stream, offset):
+                self._flow.segment(stream, offset)
+            case OutputLost(stream, reason, detail):
+                loss = (stream, reason)
+                if loss not in self._losses and len(self._losses) < _MOST_LOSSES_TOLD:
+                    self._losses.add(loss)
+                    text = f"some of {stream} was lost in its place: {reason.replace('_', ' ')} {detail}".rstrip()
+                    yield Gap(stream, text, self._offsets[stream], self._task.label)
+            case _:
+                pass
+
+    def _refused(self, session: Session, now_s: float) -> Iterator[Update]:
+        """The place cannot be made, or there is none to read."""
+        refusal, name = session.refusal, self.server.name
+        assert refusal is not None  # noqa: S101 - asked by the caller
+        if refusal.code == "gone":
+            yield from self._nothing_there(now_s)
+            return
+        if refusal.code == "taken":  # an earlier request of ours was carried out late, or a slot's
+            self._drop_session()
+            self._phase = self._attach
+            return
+        if refusal.code == "garbage":
+            text = f"{name} answers something else than our commands ({refusal.detail}): see the login's shell and what its"
+            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text} start files print, and ForceCommand in its sshd_config")
+        else:
+            text = f"no place for the job on {name} ({refusal.code.replace('_', ' ')}): {refusal.detail}"
+            error = ExecutionError(Reason.SERVER_UNSUITABLE, f"{text}; {_STEPS.get(refusal.code, 'see its log')}", server=name)
+        if self.begun:  # it runs there all the same: come back until it is mended
+            self._log.info("place not to be read", error=error.message)
+            self._reopen(now_s, ExecutionError(Reason.UNREACHABLE, error.message))
+        else:
+            self._conclude(error)
+
+    def _order(self, session: Session, now_s: float) -> None:
+        """The end that people ask for: a word for each time, each after the answer to the one before."""
+        wanted = min(2, self._control.cancelled())
+        if wanted <= self._cancels or self._ordering or now_s < self._ordered_s + _ORDER_AGAIN_S or self._story.ended is not None:
+            return
+        self._ordering, self._ordered_s = True, now_s
+        self._audit("cancel")
+        session.say(Words.CANCEL)
+
+    def _hear_replies(self, session: Session, now_s: float) -> None:
+        while session.replies:
+            self._watch.hear(now_s)
+            match session.replies.popleft():
+                case Look(launcher_alive=alive):
+                    self._watch.look(now_s, launcher_alive=alive)
+                case Reply("cancel", answer):
+                    self._ordering = False
+                    if answer == "told":
+                        self._cancels += 1
+                    else:
+                        session.say(Words.LOOK)  # the launcher is not there yet, or not any more
+                case _:
+                    pass
+
+    def _look_after(self, session: Session, *, quiet: bool, now_s: float) -> None:
+        """Does the connection still live, does the place?"""
+        match self._watch.judge(self._story, quiet=quiet, now_s=now_s):
+            case Finding.LOOK:
+                session.say(Words.LOOK)
+            case Finding.KILL:
+                session.say(Words.KILL)
+            case Finding.ANEW:
+                self._reopen(now_s, _unreachable(self.server, "the launcher has gone before it had begun"))
+            case Finding.LOST:
+                if self._connection is not None:
+                    self._connection.close()
+                silent_s = now_s - self._watch.heard_s
+                self._lost(now_s, _unreachable(self.server, f"nothing was heard for {silent_s:.0f} s"))
+            case Finding.OVER:
+                text = "its launcher was ended from outside: some of its output, or its files, may be missing"
+                verdict = overtime(self._task.timeout_s) if self._watch.late else self._ended_from_outside()
+                self._drop_session()
+                self._conclude(verdict, problem=text if self._story.ended is not None else "")
+            case Finding.NOTHING:
+                pass
+
+    def _ended_from_outside(self) -> ExecutionError:
+        name = self.server.name
+        if self._watch.rebooted:
+            return ExecutionError(
+                Reason.HOST_REBOOTED, f"{name} was rebooted while the job was running there: see why (its journal, `last -x`)"
+            )
+        if self._cancels and self._story.started is None:
+            return _cancelled()
+        return ExecutionError(
+            Reason.PLACE_VANISHED,
+            f"the job was ended on {name} from outside, or by a script that ends all processes it sees: look who kills processes "
+            "there",
+        )
+
+    def _drained(self, now_s: float, *, quiet: bool) -> Generator[Update, None, bool]:
+        """Whether the place has said its last word, and all of its output is here."""
+        if self._story.drained is None:
+            return self._story.failed is not None and self._story.begun and self._story.started is None and quiet
+        sizes = {"stdout": self._story.drained.stdout_bytes, "stderr": self._story.drained.stderr_bytes}
+        short = [name for name, size in sizes.items() if size is None or self._offsets[name] < size]
+        if not short:
+            return True
+        if not quiet or now_s <= self._watch.spoke_s + _CUT_WITHIN_S:
+            return False
+        for name in short:
+            text = f"the rest of {name} is missing on {self.server.name}: the script has changed its own files there"
+            yield Gap(name, text, self._offsets[name], self._task.label)
+        return True
+
+    # --- the end ---------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, now_s: float) -> Iterator[Update]:
+        """What the job left in its output directory."""
+        yield from ()
+        said = self._story.results
+        if said is None or not said.size_bytes:
+            self._conclude(None)
+            return
+        back = self._fetching.take()
+        if back is not None:
+            archive, error = back
+            if error is None:
+                self._audit("download", bytes=said.size_bytes)
+                self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
+            elif self._fetches >= _FETCHES:
+                self._conclude(None, problem=f"the output files could not be fetched: {error.message}")
+            else:
+                self._reopen(now_s, error)
+            return
+        connection = self._connection
+        if connection is None or not connection.alive:
+            self._lost(now_s, _unreachable(self.server, "the connection has ended"))
+        elif not self._fetching.out:
+            self._fetches += 1
+            place, most, scratch = self._place, self._settings.max_results_bytes + 1024, self._settings.scratch
+            self._fetching.send(lambda: fetch_results(connection, place, most, scratch, _FETCH_S))
+
+    def _conclude(self, verdict: ExecutionError | None, archive: IO[bytes] | None = None, problem: str = "") -> None:
+        self._drop_session()
+        self.ending = decide(Facts(self.server, self._story, self._task.timeout_s, self._task.interpreter, verdict))
+        results = results_of(self._story, self._events, archive, self._settings.max_results_bytes)
+        self.results = replace(results, problems=(*results.problems, problem)) if problem else results
+        self.ended_ms = self.ended_ms or _now_ms()
+        self.over = True
+        self.away_since_s = None
+
+    # --- small things ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _timeout_s(self) -> float:
+        return self._settings.ssh.connection_pool.connect_timeout
+
+    def _audit(self, event: str, **fields: object) -> None:
+        self._pool.audit.append(event, job=self._task.job_id, server=str(self.server.address), place=self._task.name, **fields)
+
+
+_STEPS = {
+    "base_not_ours": "give it to the login alone (0700), or choose another ssh.execution.tempDir",
+    "cannot_make": "see its rights, or choose another ssh.execution.tempDir",
+    "read_only": "choose another ssh.execution.tempDir",
+    "no_space": "make room there",
+}
+
+
+def _cancelled() -> ExecutionError:
+    return ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
+
+
+def _unreachable(server: Server, why: str) -> ExecutionError:
+    return ExecutionError(Reason.UNREACHABLE, f"{server.address}: {why}; check the network")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
