@@ -106,13 +106,13 @@ CASES = {
         hint="choose an image",
         execution={"image": BASH_IMAGE},
     ),
-    "unsupported": Case(
+    "server": Case(
         "echo on",
-        "unsupported",
+        "invalid_job",
         type="validation",
         retryable=False,
         ran=False,
-        hint="target",
+        hint="username",
         execution={
             "target": {"type": "server", "serverId": "7", "serverDetails": {"id": "7", "name": "web-1", "host": "10.0.0.7"}}
         },

@@ -64,6 +64,37 @@ def test_a_job_on_several_servers_says_which_did_not(world: World, servers: Serv
     assert {line.server for line in done.lines if line.stream == "stdout"} == {"web-0", "web-1"}
 
 
+def test_a_retry_runs_only_where_the_job_has_failed(world: World, servers: Servers) -> None:
+    once = servers.folder / "once"
+    job = {"metadata": servers.several(0, 1)}
+    script = f'echo run; case "$SSH_CONNECTION" in *" {servers.all[1].port}") [ -e {once} ] || {{ : >{once}; exit 5; }} ;; esac'
+    policy = {"maxAttempts": 2, "backoffType": "fixed", "backoffDelay": 0}
+    done = world.done(world.submit(script, job=job, target=servers.target(), retryPolicy=policy))
+    assert done.report["status"] == "completed", done.report
+    said = [line.server for line in done.lines if line.stream == "stdout"]
+    assert sorted(said) == ["web-0", "web-1", "web-1"]
+    assert {one["name"]: one["status"] for one in done.report["details"]["servers"]} == dict.fromkeys(
+        ("web-0", "web-1"), "completed"
+    )
+
+
+@pytest.mark.timeout(150)
+def test_a_job_whose_server_is_away_holds_no_worker(docker_endpoint: str, servers: Servers) -> None:
+    environ = servers.environ(CRONIUM_JOBS_MAX_CONCURRENT="1", CRONIUM_WORKERS_SPARE="0")
+    with World(docker_endpoint, environ=environ, wait_for_images=False) as world:
+        job = world.submit(SLOWLY, target=servers.target())
+        world.until_said(job, "line 100")
+        servers.all[0].stop()
+        deadline_s = time.monotonic() + 60
+        while '"job is parked"' not in world.log.read_text():
+            assert time.monotonic() < deadline_s, "the job was not parked"
+            time.sleep(0.1)
+        assert world.run("echo beside", target=servers.target(1)).stdout == ["beside"]
+        servers.all[0].start()
+        whole(world.done(job))
+        servers.wait_until_tidy()
+
+
 @pytest.mark.timeout(180)
 def test_a_network_that_is_gone_for_half_a_minute_costs_nothing(docker_endpoint: str) -> None:
     """Promise 5. The script goes on there; a worker is not held for it."""

@@ -28,6 +28,7 @@ from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.dial import DialSettings, dial
 from cronium.worker.ssh.keys import load_identity
 from cronium.worker.ssh.known_hosts import KnownHosts
+from peers.ssh_world import USER
 from peers.sshd import KINDS, Sshd, new_key, public_of, session_key
 
 _PATIENCE_S = 30.0  # on a machine that does other things too
@@ -162,11 +163,11 @@ def test_a_key_that_is_not_let_in_is_named_and_not_tried_again(client: Client) -
 
 def test_a_password_logs_in_where_the_server_allows_it(client: Client) -> None:
     client.ssh = Ssh(allow_password=True)
-    with Sshd(user="cronium-test", password="sesame", shell="/bin/dash") as sshd:
+    with Sshd(user=USER, password="sesame", shell="/bin/dash") as sshd:
         client.trust(sshd)
         with contextlib.closing(client.dial(server_of(sshd, privateKey=None, password="sesame"))) as connection:
             finished = connection.run("id -un; echo $0", _COMMAND_S, max_bytes=1000)
-            assert finished.stdout == b"cronium-test\ndash\n"
+            assert finished.stdout == f"{USER}\ndash\n".encode()
         with pytest.raises(ExecutionError) as caught:
             client.dial(server_of(sshd, privateKey=None, password="wrong"))
         assert caught.value.reason is Reason.AUTH_FAILED
@@ -178,7 +179,7 @@ def test_a_password_answers_a_question_for_it(client: Client) -> None:
     """Many servers ask by keyboard-interactive and allow no `password`."""
     client.ssh = Ssh(allow_password=True)
     lines = ("UsePAM yes", "PasswordAuthentication no", "KbdInteractiveAuthentication yes")
-    with Sshd(*lines, user="cronium-test", password="sesame") as sshd:
+    with Sshd(*lines, user=USER, password="sesame") as sshd:
         client.trust(sshd)
         client.dial(server_of(sshd, privateKey=None, password="sesame")).close()
         with pytest.raises(ExecutionError) as caught:
@@ -429,7 +430,7 @@ def test_much_input_goes_in_while_output_comes_out(client: Client) -> None:
 
 
 def test_many_commands_one_after_another_leave_nothing_in_the_connection(client: Client) -> None:
-    with Sshd(user="cronium-test", shell="/bin/dash") as sshd:
+    with Sshd(user=USER, shell="/bin/dash") as sshd:
         client.trust(sshd)
         with contextlib.closing(client.dial(server_of(sshd))) as connection:
             for _ in range(50):

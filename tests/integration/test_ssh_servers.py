@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
-from collections.abc import Iterable
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ import pytest
 from cronium.common.errors import ExecutionError
 from peers.ssh_attempt import SshWorld
 from peers.ssh_world import Servers
-from peers.sshd import Sshd
+from peers.sshd import Sshd, busybox_tools
 
 SCRIPT = "echo out; echo err >&2; echo file >$CRONIUM_OUTPUT_DIR/f; exit 3"
 
@@ -39,6 +42,15 @@ def runs(sshd: Sshd, folder: Path, *, warm: bool = False, home: Iterable[tuple[s
     return world
 
 
+@pytest.fixture
+def tools() -> Iterator[Path]:
+    """A folder that every user can get to."""
+    folder = Path(tempfile.mkdtemp(prefix="crt-", dir="/tmp"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
 def user() -> str:
     return f"cr{secrets.token_hex(4)}"
 
@@ -46,6 +58,21 @@ def user() -> str:
 @pytest.mark.parametrize("shell", ["/bin/bash", "/bin/dash"])
 def test_login_shells(tmp_path: Path, shell: str) -> None:
     runs(Sshd(user=user(), shell=shell), tmp_path, warm=True)
+
+
+@pytest.mark.parametrize("without", [(), ("setsid",)])
+def test_a_server_with_nothing_but_busybox(tools: Path, without: tuple[str, ...]) -> None:
+    folder = busybox_tools(tools / "bin", without)
+    runs(Sshd(f"SetEnv PATH={folder}", user=user(), shell=folder / "sh"), tools, warm=True)
+
+
+def test_a_home_that_cannot_be_written_to(tmp_path: Path) -> None:
+    with Servers(given=[sshd := Sshd(user=user())]) as servers:
+        sshd.home.chmod(0o555)
+        os.chown(sshd.home, 0, 0)
+        world = SshWorld(servers, tmp_path)
+        assert world.run(world.job("touch ~/file || echo cannot")).stdout == b"cannot\n"
+        world.close()
 
 
 def test_what_a_bashrc_prints_is_no_output(tmp_path: Path) -> None:

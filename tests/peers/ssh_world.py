@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import time
@@ -15,7 +16,8 @@ import psutil
 
 from peers.sshd import Sshd
 
-USER = "cronium-test"  # whose home is empty: what a person's own .bashrc does is no part of a test
+# Its home is empty: what a person's own .bashrc does is no part of a test. Nobody else's tests have the same.
+USER = f"cronium{os.getpid()}"
 _GONE_WITHIN_S = 75.0  # promise 8, and a little for a slow machine
 _OURS = ("CRONIUM_PLACE=", "CRONIUM_TOKEN=", "CRONIUM_READER=")
 

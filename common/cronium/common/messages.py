@@ -135,7 +135,8 @@ class Dispatch:
     `job`: the job as the backend gave it, JSON. `generation` fences: it rises with every worker and attempt of a job.
     `fresh`: nobody has ever read from this job (first generation, no `next_sequence` from the backend), so the reader need
     not ask the streamer first. `adopt`: another worker may have made the place already; `begun`: and is known to have started
-    the script in it. `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only).
+    the script in it (`begun_at`: in which of several places).
+    `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only).
     """
 
     job_id: str
@@ -147,6 +148,7 @@ class Dispatch:
     fresh: bool
     adopt: bool
     begun: bool = False
+    begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
 
 
@@ -237,13 +239,14 @@ class WorkerBeat:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStatus:
-    """`status` is `preparing` or `running`; `running` is said once the script has been started."""
+    """`status` is `preparing` or `running`; `running` is said once the script has been started (`place`: in which of several)."""
 
     worker: str
     job_id: str
     generation: int
     status: str
     timestamp_ms: int
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

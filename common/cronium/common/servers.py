@@ -52,10 +52,11 @@ class Server:
     @property
     def key(self) -> str:
         """Which connections may serve it: those of the same host, port, user, identity and way there. Holds no secret."""
-        # What could be guessed is not in it, as the key shows in logs: a passphrase or password counts only as being there.
-        guessable = (self.passphrase is not None, self.password is not None)
-        identity = (str(self.address), self.private_key, self.certificate, *guessable, str(self.proxy_jump))
-        digest = hashlib.sha256(repr(identity).encode()).hexdigest()[:12]
+        identity = repr((str(self.address), self.private_key, self.certificate, str(self.proxy_jump))).encode()
+        guessable = repr((self.passphrase, self.password)).encode()
+        if self.passphrase is not None or self.password is not None:  # the key shows in logs, so guessing has to be slow
+            identity = hashlib.scrypt(guessable, salt=identity, n=2**13, r=8, p=1)
+        digest = hashlib.sha256(identity).hexdigest()[:12]
         return f"{self.address}#{digest}"
 
 

@@ -152,7 +152,7 @@ def _record(blob: bytes) -> JobRecord:
     fields["lease"] = Lease(**fields["lease"]) if fields["lease"] else None
     fields["parked"] = ErrorReport(**fields["parked"]) if fields.get("parked") else None
     fields["finished"] = tuple(ServerOutcome(**server) for server in fields.get("finished", ()))
-    for name in ("servers", "leftovers"):
+    for name in ("servers", "leftovers", "begun_at"):
         fields[name] = tuple(fields.get(name, ()))
     return JobRecord(**fields)
 

@@ -69,8 +69,8 @@ def event_of(message: Message) -> on.Event | None:
             return on.WorkerSaw(worker, places)
         case HousekeepingDone(worker):
             return on.WorkerHasTidied(worker)
-        case AttemptStatus(worker, job_id, generation, status):
-            return on.AttemptSaid(worker, job_id, generation, status)
+        case AttemptStatus(worker, job_id, generation, status, _, place):
+            return on.AttemptSaid(worker, job_id, generation, status, place=place)
         case AttemptProgress(worker, job_id, generation, percentage, text):
             return on.AttemptSaid(worker, job_id, generation, None, percentage, text)
         case AttemptEnded(worker, job_id, generation, outcome):
@@ -98,8 +98,8 @@ def message_with_job(order: OrderWithJob, job: bytes) -> tuple[bytes, Message]:
     """The same for orders that carry the job as the backend gave it."""
     worker = order.worker.encode()
     match order:
-        case do.DispatchTo(_, job_id, attempt, generation, epoch, place, fresh, adopt, begun, finished):
-            return worker, Dispatch(job_id, job, attempt, generation, epoch, place, fresh, adopt, begun, finished)
+        case do.DispatchTo(_, job_id, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished):
+            return worker, Dispatch(job_id, job, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished)
         case do.WarmUpAt():
             return worker, WarmUp(job)
         case do.CleanUpAt(_, job_id, places):

@@ -23,7 +23,8 @@ class Attempt:
     """One attempt of a job, and the name of the place it has or gets.
 
     `adopt`: another worker may have made the place already; find out, and go on with what is there. `begun`: and is known to
-    have started the script. `position`: where to read on (its marks are at the start for a place nobody has read).
+    have started the script (`begun_at`: in which of several).
+    `position`: where to read on (its marks are at the start for a place nobody has read).
     `finished`: servers on which an earlier attempt has succeeded.
     """
 
@@ -33,6 +34,7 @@ class Attempt:
     adopt: bool
     position: Position
     begun: bool = False
+    begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
 
 
@@ -76,9 +78,10 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The attempt is `preparing` or `running` now."""
+    """The attempt is `preparing` or `running` now; where, if it has several places."""
 
     status: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

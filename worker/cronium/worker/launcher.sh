@@ -317,8 +317,9 @@ remove_files() {
     for reader in "$files"/reader.*; do
         [ ! -p "$reader" ] || echo end 1<>"$reader"
     done
-    # Who still follows or listens here does so for a connection that is dead without the server knowing. By their command lines:
-    # tail -f FILES/…, and the shells with `name=TOKEN` in theirs (see remote.sh).
+    # Who still follows or listens here after a moment does so for a connection that is dead without the server knowing. By their
+    # command lines: tail -f FILES/…, and the shells with `name=TOKEN` in theirs (see remote.sh). Before the name is free again.
+    sleep 0.5 || sleep 1
     head -c 1024 /proc/[0-9]*/cmdline | tr '\000' '\n' |
         sed -n -e '/^==> .* <==$/h' -e "\\,name=$token.n,{x;p;x;}" -e "\\,/$token/,{x;p;x;}" |
         while read -r _ entry _; do

@@ -102,7 +102,7 @@ class AttemptRun:
             self._executor = executor = self._executors.for_job(job)
             set_title(f"worker {self._settings.number} ({executor.name})")
             self._validate(executor, job)
-            attempt = Attempt(job, given.attempt, given.place, given.adopt, position, given.begun, given.finished)
+            attempt = Attempt(job, given.attempt, given.place, given.adopt, position, given.begun, given.begun_at, given.finished)
             for update in executor.execute(attempt, self):
                 match update:
                     case Complete(outcome):
@@ -136,10 +136,9 @@ class AttemptRun:
                 self._reader.told(update)
             case Labels():
                 self._reader.label(update)
-            case Status(status):
-                self._sockets.tell_supervisor(
-                    AttemptStatus(self._settings.name, self._dispatch.job_id, self._dispatch.generation, status, _now_ms())
-                )
+            case Status(status, place):
+                name, job_id, generation = self._settings.name, self._dispatch.job_id, self._dispatch.generation
+                self._sockets.tell_supervisor(AttemptStatus(name, job_id, generation, status, _now_ms(), place))
             case Progress(percentage, message):
                 self._sockets.tell_supervisor(
                     AttemptProgress(self._settings.name, self._dispatch.job_id, self._dispatch.generation, percentage, message)
@@ -159,7 +158,7 @@ class AttemptRun:
                 self.call(lambda: executor.cleanup(self._dispatch.place, self._job), timeout_s=60)
             except (ExecutionError, TimeoutError) as error:
                 self._log.warning("place not removed yet", error=str(error), place=self._dispatch.place)
-                if pause_s is None or (isinstance(error, ExecutionError) and error.reason is Reason.UNREACHABLE):
+                if pause_s is None or (not isinstance(error, ExecutionError) or error.reason is Reason.UNREACHABLE):
                     return False  # an unreachable server is come back to when it is seen again
                 self._sockets.wait((), pause_s)
             else:

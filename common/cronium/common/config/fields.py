@@ -174,7 +174,9 @@ Passphrase = Annotated[SecretStr, AfterValidator(_passphrase), Kind("one line of
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute), Kind("an absolute path")]
 UrlPath = Annotated[str, AfterValidator(_matching(r"/[A-Za-z0-9._~/-]*")), Kind("a path that begins with /")]
-UnixPath = Annotated[str, AfterValidator(_matching(r"/[^\x00-\x1f\x7f]*")), Kind("an absolute path on the server")]
+UnixPath = Annotated[
+    str, AfterValidator(_matching(r"(/[^/\x00-\x1f\x7f]+)+")), Kind("an absolute path on the server, without a slash at its end")
+]
 Host = Annotated[str, AfterValidator(_matching(r"[A-Za-z0-9._:-]{1,253}")), Kind("an IP address or a host name")]
 JumpHost = Annotated[str, AfterValidator(_jump), Kind("USER@HOST or USER@HOST:PORT")]
 InstallationId = Annotated[

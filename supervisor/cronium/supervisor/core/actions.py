@@ -184,6 +184,7 @@ class DispatchTo:
     fresh: bool
     adopt: bool
     begun: bool = False
+    begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
 
 

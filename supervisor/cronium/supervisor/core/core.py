@@ -332,8 +332,9 @@ class Core:
         record = self._jobs.active[event.job_id]
         if record.servers and event.status == "running":
             self._breakers.got_there(event.worker, now)
-            if not record.begun:
-                self._jobs.put(record.but(begun=True, give_up_ms=None))
+            fresh = (event.place,) if event.place and event.place not in record.begun_at else ()
+            if fresh or not record.begun:
+                self._jobs.put(record.but(begun=True, begun_at=(*record.begun_at, *fresh), give_up_ms=None))
 
     def _attempt_over(self, event: on.AttemptOver, now: on.Now) -> None:
         if not self._crew.holds(event.worker, event.job_id, event.generation):
@@ -463,6 +464,7 @@ class Core:
             generation=record.generation + 1,
             place=place,
             begun=adopt and record.begun,
+            begun_at=record.begun_at if adopt else (),
             parked=None,
             give_up_ms=record.give_up_ms if adopt else None,  # until its script is seen to run, it has not been put off
             waits_for=None,
@@ -473,7 +475,17 @@ class Core:
             self._statements.new_attempt(record.job_id)
         self._announce(record, worker)
         order = do.DispatchTo(
-            worker, record.job_id, attempt, record.generation, record.epoch, place, fresh, adopt, record.begun, record.finished
+            worker,
+            record.job_id,
+            attempt,
+            record.generation,
+            record.epoch,
+            place,
+            fresh,
+            adopt,
+            record.begun,
+            record.begun_at,
+            record.finished,
         )
         self._draft.actions.append(order)
         for _ in range(2 if record.lost else int(record.cancelled)):

@@ -171,6 +171,7 @@ class AttemptSaid:
     status: str | None = None
     percentage: float | None = None
     message: str | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,8 @@ class JobRecord:
     that we have it since then. `set_aside`: why the backend refused its report for good.
 
     Jobs on servers: `servers` are the keys of the connections it needs (`Server.key`). `begun`: the current attempt's script is
-    known to have been started. `parked`: its server cannot be reached, so it waits there without a worker; how it ends if
+    known to have been started (`begun_at`: in which of several places).
+    `parked`: its server cannot be reached, so it waits there without a worker; how it ends if
     nobody gets there until `give_up_ms` (Unix). `waits_for`: why it does not run, for people; not written down with each
     change. `leftovers`: places that could not be removed. `finished`: servers on which an earlier attempt has succeeded.
     """
@@ -83,6 +84,7 @@ class JobRecord:
     set_aside: str | None = None
     servers: tuple[str, ...] = ()
     begun: bool = False
+    begun_at: tuple[str, ...] = ()
     parked: ErrorReport | None = None
     give_up_ms: int | None = None
     waits_for: str | None = field(default=None, compare=False)

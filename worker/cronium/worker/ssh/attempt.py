@@ -24,8 +24,8 @@ from cronium.worker.ssh.visit import Task, Visit
 _NO_ROOM_S = 0.05  # the worker's wait ends by itself when there is room again
 
 
-def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings) -> Iterator[Update]:
-    """Until all is over, or parked. Raises ExecutionError."""
+def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made: set[str]) -> Iterator[Update]:
+    """Until all is over, or parked. `made` is given the names of all places that may exist. Raises ExecutionError."""
     planned = plan(attempt.job, settings)
     servers = servers_of(attempt.job)
     several = len(servers) > 1
@@ -36,7 +36,6 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings) -> I
         for server in servers
         if server.key not in done
     ]
-    running = False
     try:
         if several:
             yield Labels({names[server.key]: server.name for server in servers})
@@ -45,12 +44,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings) -> I
         while True:
             now_s = time.monotonic()
             for visit in visits:
-                for update in visit.step(now_s):
-                    if isinstance(update, Status):
-                        if running:
-                            continue
-                        running = True
-                    yield update
+                yield from visit.step(now_s)
             left = [visit for visit in visits if not visit.over]
             if not left:
                 break
@@ -60,6 +54,8 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings) -> I
             _wait(left, control, now_s)
     finally:
         for visit in visits:
+            if visit.touched:
+                made.add(visit.place)
             visit.close()
         pool.announce()
     yield Complete(_outcome(attempt, visits, several=several))
@@ -103,7 +99,7 @@ def _visit(
         interpreter=planned.interpreter,
         timeout_s=planned.timeout_s,
         adopt=attempt.adopt,
-        begun=attempt.begun and not several,  # of several it says only that one has begun
+        begun=name in attempt.begun_at if several else attempt.begun,
     )
     offsets = {stream: attempt.position.mark(name, stream).offset for stream in STREAMS}
     return Visit(task, offsets, control, pool, settings)
@@ -121,8 +117,8 @@ def _parked(left: list[Visit]) -> Parked:
     first = left[0]
     trouble = first.trouble or ExecutionError(Reason.UNREACHABLE, f"{first.server.address} cannot be reached: check the network")
     begun = any(visit.begun for visit in left)
-    hint = "the script goes on there" if begun else "the job waits for it"
-    error = ExecutionError(Reason.UNREACHABLE, f"{trouble.message} ({hint})", server=first.server.name)
+    hint = " (the script goes on there)" if begun else ""
+    error = ExecutionError(Reason.UNREACHABLE, f"{trouble.message}{hint}", server=first.server.name)
     return Parked(first.server.key, error.report(), max(visit.give_up_ms for visit in left), begun)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,10 +39,14 @@ class Finished:
 
 
 class Connection:
-    """One SSH connection. Safe to use from several threads. `through`: the jump host's connection, closed with this one."""
+    """One SSH connection. Safe to use from several threads.
 
-    def __init__(self, server: Server, transport: SshTransport, through: Connection | None = None) -> None:
+    `key`: the fingerprint that it was logged in with. `through`: the jump host's connection, closed with this one.
+    """
+
+    def __init__(self, server: Server, transport: SshTransport, key: str, through: Connection | None = None) -> None:
         self.server = server
+        self.key = key
         self._transport = transport
         self._through = through
 
@@ -64,17 +69,28 @@ class Connection:
             found = RemoteChannel(self._transport, channel)
             channel.exec_command(command)
         except ChannelException as error:
-            raise ExecutionError(
-                Reason.SERVER_UNSUITABLE,
-                f"{self.server.address} opens no further session on this connection ({error.args[-1]}): set MaxSessions of its "
-                "sshd to 4 or more",
-                server=str(self.server.address),
-            ) from error
+            raise self._crowded(error) from error
         except (SSHException, OSError, EOFError) as error:
             if found is not None:
                 found.close()
             raise self._failed(error, "did not start a command") from error
         return found
+
+    def check_sessions(self, count: int, timeout_s: float) -> None:
+        """Whether it takes so many commands at once, found out before any is started. Raises ExecutionError as `open`."""
+        deadline_s = time.monotonic() + timeout_s
+        channels: list[paramiko.Channel] = []
+        try:
+            for _ in range(count):
+                channels.append(self._session(deadline_s))
+        except ChannelException as error:
+            raise self._crowded(error) from error
+        except (SSHException, OSError, EOFError) as error:
+            raise self._failed(error, "did not open a session") from error
+        finally:
+            for channel in channels:
+                with suppress(SSHException, OSError, EOFError):  # whatever is wrong shows with the first command
+                    channel.close()
 
     def run(self, command: str, timeout_s: float, *, max_bytes: int, stdin: bytes = b"") -> Finished:
         """A short command to its end. Raises ExecutionError as `open`; SSH_PROTOCOL when it says more than `max_bytes`."""
@@ -147,6 +163,14 @@ class Connection:
         if channel.cut:
             raise self._gone()
         return Finished(channel.exit_code, bytes(out), bytes(err))
+
+    def _crowded(self, error: ChannelException) -> ExecutionError:
+        return ExecutionError(
+            Reason.SERVER_UNSUITABLE,
+            f"{self.server.address} opens no further session on this connection ({error.args[-1]}): set MaxSessions of its "
+            "sshd to 4 or more",
+            server=str(self.server.address),
+        )
 
     def _failed(self, error: Exception, what: str) -> ExecutionError:
         if not self.alive:

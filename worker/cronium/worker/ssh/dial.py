@@ -62,6 +62,11 @@ def dial(server: Server, settings: DialSettings, identity: Identity, known_hosts
     jump = server.proxy_jump or settings.proxy_jump
     through: Connection | None = None
     if jump is not None and jump != server.address:
+        if identity.key is None:
+            raise ExecutionError(
+                Reason.KEY_INVALID,
+                f"{server.address} is reached through {jump}, which must not see its password: give it a key, or set ssh.keyPath",
+            )
         gate = replace(server, name=str(jump), address=jump, proxy_jump=None)
         through = _Dialling(gate, settings, identity, known_hosts, audit, deadline_s, None).connection()
     try:
@@ -130,7 +135,7 @@ class _Dialling:
         except BaseException:
             transport.stop()
             raise
-        return Connection(self.server, transport, self.through)
+        return Connection(self.server, transport, self.identity.fingerprint, self.through)
 
     def _shake_hands(self, transport: SshTransport) -> None:
         transport.banner_timeout = self._left_s() + _GUARD_FIRST_S

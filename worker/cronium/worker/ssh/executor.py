@@ -5,6 +5,7 @@ Runs in a worker; one instance may run many attempts, one after the other.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -13,7 +14,7 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import InvalidJobError, Job, JobProblem, parse_job
 from cronium.common.messages import Message, ReleaseConnections, WarmUp
 from cronium.common.servers import Server, servers_of
-from cronium.worker.executor import Attempt, Control, Update
+from cronium.worker.executor import Attempt, Complete, Control, Update
 from cronium.worker.settings import WorkerSettings
 from cronium.worker.ssh.attempt import place_names, run
 from cronium.worker.ssh.commands import RemoteError, clean_command, list_command, parse_cleaned, parse_listed
@@ -24,7 +25,14 @@ from cronium.worker.ssh.settings import settings_of
 
 _COMMAND_S = 30.0
 _MOST_BYTES = 1024 * 1024
+_REMOTE_NAME = re.compile(r"[0-9a-f]{24}(\.[0-9]+)?\Z")
 _log = structlog.get_logger()
+
+
+def is_ours(name: str, installation: str) -> bool:
+    """Whether a place is this installation's; another one's id may begin with the whole of ours."""
+    prefix = f"cronium-{installation}-"
+    return name.startswith(prefix) and _REMOTE_NAME.match(name[len(prefix) :]) is not None
 
 
 class SshExecutor:
@@ -36,6 +44,7 @@ class SshExecutor:
         self._settings = settings_of(settings)
         self._pool = Pool(self._settings, tell, warm=settings.number > 0)  # an `exec` has no second job
         self._found: dict[str, Connection] = {}
+        self._last: tuple[str, set[str]] = ("", set())  # the last attempt's place, and the names of it that may exist
 
     def validate(self, job: Job) -> tuple[JobProblem, ...]:
         """See `Executor`."""
@@ -43,7 +52,12 @@ class SshExecutor:
 
     def execute(self, attempt: Attempt, control: Control) -> Iterator[Update]:
         """See `Executor`."""
-        yield from run(attempt, control, self._pool, self._settings)
+        made: set[str] = set()
+        self._last = ("", made)
+        for update in run(attempt, control, self._pool, self._settings, made):
+            if isinstance(update, Complete):  # only what surely nobody has made since needs no removal
+                self._last = (attempt.place, made)
+            yield update
 
     def cleanup(self, place: str, job: Job | None = None) -> None:
         """See `Executor`. Without the job only where the last look for leftovers has found it."""
@@ -55,13 +69,17 @@ class SshExecutor:
         servers = servers_of(job)
         names = place_names(place, servers)
         troubles: list[ExecutionError] = []
+        last, made = self._last
         for server in servers:
+            if place == last and names[server.key] not in made:
+                continue  # it was never made: nobody has to go there for it
             try:
                 self._remove_at(server, names[server.key])
             except ExecutionError as error:
                 troubles.append(error)
         if troubles:
             raise troubles[0]
+        self._last = ("", set())
 
     def make_ready(self, stop: Callable[[], bool]) -> None:
         """See `Executor`. Which servers there are is not known before there are jobs for them."""
@@ -73,7 +91,8 @@ class SshExecutor:
             command = list_command(self._settings.ssh.execution.temp_dir, self._settings.installation)
             try:
                 found = connection.run(command, _COMMAND_S, max_bytes=_MOST_BYTES)
-                self._found |= dict.fromkeys(parse_listed(found.stdout).names, connection)
+                names = (name for name in parse_listed(found.stdout).names if is_ours(name, self._settings.installation))
+                self._found |= dict.fromkeys(names, connection)
             except (ExecutionError, RemoteError) as error:
                 _log.info("not looked for leftovers", server=str(server.address), error=str(error))
             _log.debug("looked for leftovers", server=str(server.address), places=len(self._found))
@@ -120,6 +139,7 @@ class SshExecutor:
                 self._remove(connection, name)
             except ExecutionError as error:  # it is just being lost, or takes no further command
                 _log.info("not removed over the connection that is there", place=name, error=error.message)
+                connection.close()  # before there is another one
             else:
                 return
         connection = self._pool.reach(server)
@@ -130,11 +150,14 @@ class SshExecutor:
 
     def _remove(self, connection: Connection, name: str) -> None:
         found = connection.run(clean_command(self._settings.ssh.execution.temp_dir, (name,)), _COMMAND_S, max_bytes=_MOST_BYTES)
-        self._pool.audit.append("cleanup", server=str(connection.server.address), place=name)
         try:
             gone, why = name in parse_cleaned(found.stdout).names, "it is still there"
         except RemoteError as error:
             gone, why = False, error.detail
+        result = "removed" if gone else "failed"
+        self._pool.audit.append(
+            "ssh.cleanup", server=str(connection.server.address), key=connection.key, place=name, result=result
+        )
         if not gone:
             raise ExecutionError(
                 Reason.SERVER_UNSUITABLE,

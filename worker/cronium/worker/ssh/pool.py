@@ -30,10 +30,12 @@ from cronium.worker.ssh.settings import Settings
 
 _SAY_AGAIN_S = 10.0  # what was said of the connections may have been lost with a full queue
 _LOOK_S = 1.0
+_CHANNELS = 2  # that a job needs: without the second its script would run, and nobody hear how it ends
 _MOST_BYTES = 1024 * 1024
 _SLOT_AGAIN_S = 30.0  # after a slot that could not be made
 _SLOT_AGE_S = 45.0  # then another launcher waits: where a server does not notice that we are gone, nothing stays for a minute
 _SLOT_SLACK_S = 15.0  # a launcher waits longer than we count on it
+_SLOT_BYTES = 64 * 1024  # of what a place without a job may say
 _CLEAN_S = 60.0
 # What tells that a server is out of reach, and not that it does not want us.
 _OUT_OF_REACH = frozenset({Reason.UNREACHABLE, Reason.SSH_PROTOCOL})
@@ -129,7 +131,13 @@ class Pool:
 
     def reach(self, server: Server) -> Connection:
         """A new connection. Blocks, in a helper thread. Raises ExecutionError."""
-        return dial(server, self._dialing, load_identity(server, self._settings.ssh), self._known_hosts, self.audit)
+        connection = dial(server, self._dialing, load_identity(server, self._settings.ssh), self._known_hosts, self.audit)
+        try:
+            connection.check_sessions(_CHANNELS, self._settings.ssh.connection_pool.connect_timeout)
+        except ExecutionError:
+            connection.close()
+            raise
+        return connection
 
     def reached(self, server: Server, connection: Connection, *, used: bool) -> None:
         """It is there: keep it."""
@@ -279,8 +287,12 @@ class Pool:
                     slot.close()
                     kept.slot, kept.slot_after_s = None, now_s + _SLOT_AGAIN_S
         else:
-            slot.session.read()  # its channels end with its launcher
-            if slot.session.broken is not None or now_s > slot.made_s + _SLOT_AGE_S:
+            session = slot.session
+            session.read()  # its channels end with its launcher
+            odd = session.refusal is not None or len(session.state) + len(session.events) > _SLOT_BYTES
+            if odd or session.broken is not None:  # whatever is wrong there is not wrong again at once
+                kept.slot_after_s = now_s + _SLOT_AGAIN_S
+            if odd or session.broken is not None or now_s > slot.made_s + _SLOT_AGE_S:
                 slot.close()
                 kept.slot = None
 

@@ -118,17 +118,20 @@ sweep() {
 # KILL to the script's session, also to what has cleared its environment there. Its number may be somebody else's by now: the line
 # `started` says since when it was ours.
 sweep_session() {
-    leader='' since=''
+    leader='' since='' boot=''
     read -r leader <"$place/run/session"
     is_number "$leader" || return 0
-    while read -r word pid ticks _; do
+    while read -r word pid ticks boot _; do
         if [ "$word $pid" = "started $leader" ]; then since=$ticks && break; fi
     done <<END
 $(dd bs=65536 count=1 <"$place/state")
 END
+    is_number "$since" && [ "$boot" = "$boot_id" ] || return 0
     if read_stat "$leader" && [ "$start_ticks" != "$since" ]; then return; fi
     for entry in /proc/[0-9]*; do
-        if [ -O "$entry" ] && read_stat "${entry#/proc/}" && [ "$session" = "$leader" ]; then kill -KILL "${entry#/proc/}"; fi
+        if [ -O "$entry" ] && read_stat "${entry#/proc/}" && [ "$session" = "$leader" ] && [ "$start_ticks" -ge "$since" ]; then
+            kill -KILL "${entry#/proc/}"
+        fi
     done
 }
 
@@ -240,6 +243,7 @@ run() {
     [ -e "$base" ] || [ -L "$base" ] || make_base
     check_base
     if ! said=$(LC_ALL=C mkdir -m 0700 "$place" 2>&1); then
+        case $said in *"File exists"*) refuse taken "$place" ;; esac
         if [ -e "$place" ] || [ -L "$place" ]; then refuse taken "$place"; fi
         refuse_said "$said" "$place"
     fi
@@ -317,7 +321,7 @@ tell_reader() {
 keep() {
     learn
     rounds=0
-    until [ -e "$place/stderr.0" ] || [ "$rounds" -ge "$wait_rounds" ]; do
+    until [ -e "$place/stderr.0" ] || [ -e "$place/launcher" ] || [ "$rounds" -ge "$wait_rounds" ]; do
         sleep 0.02 || sleep 1
         rounds=$((rounds + 1))
     done

@@ -32,6 +32,7 @@ from cronium.worker.ssh.connection import Connection
 READ_BYTES: Final = 256 * 1024
 _STREAMS: Final = {1: "stdout", 2: "stderr"}
 _MOST_REPLIES: Final = 1000
+_FEED_BYTES: Final = 256 * 1024
 _SEND_S: Final = 5.0
 _ROUNDS: Final = 16
 
@@ -46,6 +47,7 @@ class Session:
         self.state, self.events = bytearray(), bytearray()
         self.replies: deque[Look | Reply] = deque()
         self.facts: Facts | None = None  # what the place's first word on `keep` says
+        self.made: Facts | None = None  # and what the one on the output's channel says
         self.refusal: RemoteError | None = None  # why there is nothing to read
         self.broken: ExecutionError | None = None
         self._opening: Errand[RemoteChannel] | None = None
@@ -80,7 +82,8 @@ class Session:
         if self.output is None:
             raise ExecutionError(Reason.INTERNAL, "no launcher waits here: please report it")
         try:
-            self.output.send(payload, timeout_s)
+            for start in range(0, len(payload), _FEED_BYTES):  # each piece has its time: a slow line is no dead one
+                self.output.send(payload[start : start + _FEED_BYTES], timeout_s)
             self.output.send_end()
         except OSError as error:
             raise ExecutionError(
@@ -132,7 +135,7 @@ class Session:
     def read(self) -> None:
         """Take in what the place has said of itself."""
         self._take_keep()
-        if self.keep is None:
+        if self.keep is None or self.refusal is not None:
             return
         for _ in range(_ROUNDS):
             piece = self.keep.take(READ_BYTES)
@@ -181,6 +184,8 @@ class Session:
         facts, rest = found
         if markers is self._keep_markers and number == 1:
             self.facts = facts
+        elif markers is self._output_markers and number == 1:
+            self.made = facts
         return rest
 
     def _take_keep(self) -> None:

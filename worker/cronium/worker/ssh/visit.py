@@ -107,6 +107,7 @@ class Visit:
         self._losses: set[tuple[str, str]] = set()
         self._asked_s = self._clear_by_s = 0.0
         self._gone_s: float | None = None
+        self._boot_id: str | None = None  # of the host that the job was handed to
         self._cancels = 0
         self._ordering, self._ordered_s = False, 0.0
 
@@ -118,6 +119,16 @@ class Visit:
             yield from self._phase(now_s)
             yield from self._tell_lost(now_s)
 
+    @property
+    def place(self) -> str:
+        """The name of the place on its server."""
+        return self._task.name
+
+    @property
+    def touched(self) -> bool:
+        """Whether something of the place may be there."""
+        return not self._fresh
+
     def descriptors(self) -> tuple[int, ...]:
         """Readable when there is something to do."""
         errands = tuple(errand.descriptor for errand in (self._dial, self._open, self._fetching))
@@ -127,7 +138,7 @@ class Visit:
     def look_after_s(self, now_s: float) -> float:
         """How long one may wait before the next step."""
         if self._phase in (self._connect, self._attach):
-            return max(0.01, min(0.5, self._again_s - now_s))
+            return 0.5 if self._dial.out else max(0.01, min(0.5, self._again_s - now_s))
         return 0.05 if self._phase == self._inquire else 0.2
 
     def away(self, now_s: float) -> bool:
@@ -245,9 +256,11 @@ class Visit:
             self._phase = self._attach
 
     def _refused_for_good(self, error: ExecutionError) -> bool:
-        """A server that takes no second channel never will; one that misbehaves is left alone unless a script runs there."""
+        """A server that takes no second channel never will; one that misbehaves is left alone. Unless a script runs there."""
         if error.reason is Reason.SERVER_UNSUITABLE:
             self._pool.crowded(self.server)
+            if self.begun:
+                return False
         elif error.reason is not Reason.SSH_PROTOCOL or self.begun:
             return False
         self._refusals += 1
@@ -262,7 +275,8 @@ class Visit:
             return
         self._anew(now_s)
         self._payload = self._task.payload()
-        self._audit("command", upload_bytes=len(self._payload))
+        self._audit("ssh.upload", bytes=len(self._payload))
+        self._audit("ssh.command", interpreter=self._task.interpreter, result="ordered")
         self._fresh = False  # from here on there may be something
         self._slot = self._pool.take_slot(self.server, self._task.name)
         if self._slot is not None:
@@ -400,7 +414,12 @@ class Visit:
             session.say(Words.LOOK)
 
     def _nothing_there(self, now_s: float) -> Iterator[Update]:
+        facts = self._session.facts if self._session is not None else None
+        rebooted = facts is not None and None not in (facts.boot_id, self._boot_id) and facts.boot_id != self._boot_id
         self._drop_session()
+        if rebooted:  # also when it was not heard of its start: it may have been what did it
+            self._conclude(self._rebooted())
+            return
         if self.begun:
             self._conclude(
                 ExecutionError(
@@ -432,6 +451,8 @@ class Visit:
         if session.refusal is not None:
             yield from self._refused(session, now_s)
             return
+        if session.made is not None:
+            self._boot_id = session.made.boot_id
         if session.wants_keep:
             session.start_keep(self._timeout_s)
         if self._settled_s is None and session.settled:
@@ -489,7 +510,7 @@ class Visit:
                 now = session.facts.boot_id if session.facts is not None else None
                 self._watch.began(now_s, rebooted=None not in (boot_id, now) and boot_id != now)
                 self.begun = True
-                yield Status("running")
+                yield Status("running", self._task.label)
             case Ended():
                 self.ended_ms = self.ended_ms or _now_ms()
                 self._watch.speak(now_s)
@@ -533,7 +554,7 @@ class Visit:
         if wanted <= self._cancels or self._ordering or now_s < self._ordered_s + _ORDER_AGAIN_S or self._story.ended is not None:
             return
         self._ordering, self._ordered_s = True, now_s
-        self._audit("cancel")
+        self._audit("ssh.cancel", result="ordered")
         session.say(Words.CANCEL)
 
     def _hear_replies(self, session: Session, now_s: float) -> None:
@@ -573,12 +594,16 @@ class Visit:
             case Finding.NOTHING:
                 pass
 
+    def _rebooted(self) -> ExecutionError:
+        return ExecutionError(
+            Reason.HOST_REBOOTED,
+            f"{self.server.name} was rebooted while the job was running there: see why (its journal, `last -x`)",
+        )
+
     def _ended_from_outside(self) -> ExecutionError:
         name = self.server.name
         if self._watch.rebooted:
-            return ExecutionError(
-                Reason.HOST_REBOOTED, f"{name} was rebooted while the job was running there: see why (its journal, `last -x`)"
-            )
+            return self._rebooted()
         if self._cancels and self._story.started is None:
             return _cancelled()
         return ExecutionError(
@@ -615,7 +640,7 @@ class Visit:
         if back is not None:
             archive, error = back
             if error is None:
-                self._audit("download", bytes=said.size_bytes)
+                self._audit("ssh.download", bytes=said.size_bytes, result="fetched" if archive is not None else "gone")
                 self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
             elif self._fetches >= _FETCHES:
                 self._conclude(None, problem=f"the output files could not be fetched: {error.message}")
@@ -632,10 +657,13 @@ class Visit:
 
     def _conclude(self, verdict: ExecutionError | None, archive: IO[bytes] | None = None, problem: str = "") -> None:
         self._drop_session()
-        self.ending = decide(Facts(self.server, self._story, self._task.timeout_s, self._task.interpreter, verdict))
+        self.ending = ending = decide(Facts(self.server, self._story, self._task.timeout_s, self._task.interpreter, verdict))
         results = results_of(self._story, self._events, archive, self._settings.max_results_bytes)
         self.results = replace(results, problems=(*results.problems, problem)) if problem else results
         self.ended_ms = self.ended_ms or _now_ms()
+        if self.touched:
+            reason = ending.error.reason.value if ending.error is not None else None
+            self._audit("ssh.ended", result=ending.status, exit_code=ending.exit_code, reason=reason)
         self.over = True
         self.away_since_s = None
 
@@ -646,7 +674,9 @@ class Visit:
         return self._settings.ssh.connection_pool.connect_timeout
 
     def _audit(self, event: str, **fields: object) -> None:
-        self._pool.audit.append(event, job=self._task.job_id, server=str(self.server.address), place=self._task.name, **fields)
+        key = self._connection.key if self._connection is not None else None
+        server = str(self.server.address)
+        self._pool.audit.append(event, job=self._task.job_id, server=server, key=key, place=self._task.name, **fields)
 
 
 _STEPS = {
