@@ -16,6 +16,7 @@ from cronium.common.errors import ExecutionError
 from cronium.common.ids import place_name
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import FileMark, Outcome, Position
+from cronium.supervisor.pool.settings import worker_settings
 from cronium.worker.container.engine import Engine
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.container.networks import remove_network
@@ -143,21 +144,7 @@ class World:
             }
         )
         self.installation = installation
-        self.settings = WorkerSettings(
-            name="w1",
-            number=1,
-            installation=self.installation,
-            runtime_dir=config.runtime_dir,
-            state_dir=config.state_dir,
-            audit_dir=config.audit_dir,
-            container=config.container,
-            ssh=config.ssh,
-            jobs=config.jobs,
-            logging=config.logging,
-            heartbeat_s=1,
-            level="info",
-            log_format="json",
-        )
+        self.settings = WorkerSettings(**worker_settings(config, self.installation), name="w1", number=1)
         self.executor = ContainerExecutor(self.settings)
         self.places: set[str] = set()
 

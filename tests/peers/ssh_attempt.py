@@ -12,6 +12,7 @@ from typing import Any
 from cronium.common.config.model import Config
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import FileMark, Message, Position
+from cronium.supervisor.pool.settings import worker_settings
 from cronium.worker.executor import Attempt, Log
 from cronium.worker.settings import WorkerSettings
 from cronium.worker.ssh.executor import SshExecutor
@@ -39,21 +40,7 @@ class SshWorld:
         )
         (folder / "state").mkdir(exist_ok=True)
         (folder / "run").mkdir(exist_ok=True)
-        self.settings = WorkerSettings(
-            name="worker-1",
-            number=number,
-            installation=self.installation,
-            runtime_dir=config.runtime_dir,
-            state_dir=config.state_dir,
-            audit_dir=config.audit_dir,
-            container=config.container,
-            ssh=config.ssh,
-            jobs=config.jobs,
-            logging=config.logging,
-            heartbeat_s=1.0,
-            level="debug",
-            log_format="console",
-        )
+        self.settings = WorkerSettings(**worker_settings(config, self.installation), name="worker-1", number=number)
         self.told: list[Message] = []
         self.executor = SshExecutor(self.settings, self.told.append)
 

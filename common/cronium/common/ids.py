@@ -12,6 +12,7 @@ from cronium.common.files import write_once
 
 INSTALLATION_FILE = "installation-id"
 _KEEP = re.compile(r"[^a-zA-Z0-9_.-]+")
+_REMOTE = re.compile(r"[0-9a-f]{24}(\.[0-9]+)?\Z")
 _INSTALLATION = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}\Z")
 
 
@@ -44,3 +45,14 @@ def place_name(installation: str, job_id: str, attempt: int) -> str:
     shown = _KEEP.sub("-", job_id)[:40].strip("-.") or "job"
     digest = hashlib.sha256(job_id.encode()).hexdigest()[:8]
     return f"cronium-{installation}-{shown}-{digest}-{attempt}"
+
+
+def remote_place_name(installation: str, number: int) -> str:
+    """The name of a place on a server; `number` (96 bits, by chance) makes it one that nobody else comes upon."""
+    return f"cronium-{installation}-{number:024x}"
+
+
+def is_remote_place(name: str, installation: str) -> bool:
+    """Whether it is such a name of this installation (or of one of a job's several places). Another id may begin with ours."""
+    prefix = f"cronium-{installation}-"
+    return name.startswith(prefix) and _REMOTE.match(name[len(prefix) :]) is not None

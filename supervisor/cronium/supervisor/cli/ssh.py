@@ -55,7 +55,7 @@ def trust_command(
     host, port = _parsed(target)
     loaded = load_or_exit(config, standalone=True)
     configure_logging("ssh", "warning", "console")
-    path = loaded.config.ssh.known_hosts_file or loaded.config.state_dir / "known_hosts"
+    path = loaded.config.ssh.known_hosts_path(loaded.config.state_dir)
     trust = importlib.import_module(_TRUST)
     known = trust.known_hosts(path)
     console = Console(stderr=True)

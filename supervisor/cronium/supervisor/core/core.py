@@ -17,7 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 
-from cronium.common.ids import place_name
+from cronium.common.ids import place_name, remote_place_name
 from cronium.common.servers import host_of
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
@@ -32,7 +32,7 @@ from cronium.supervisor.core.leftovers import Leftovers
 from cronium.supervisor.core.parking import Parking
 from cronium.supervisor.core.polls import Polls
 from cronium.supervisor.core.rules import Rules
-from cronium.supervisor.core.servers import Servers, remote_place
+from cronium.supervisor.core.servers import Servers
 from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
 from cronium.supervisor.core.statements import Statements
 
@@ -493,7 +493,7 @@ class Core:
 
     def _new_place(self, record: JobRecord, attempt: int) -> str:
         if record.servers:
-            return remote_place(self._rules.installation, self._random)
+            return remote_place_name(self._rules.installation, self._random.getrandbits(96))
         return place_name(self._rules.installation, record.job_id, attempt)
 
     def _clean_up(self, now: on.Now) -> None:

@@ -8,7 +8,6 @@ would have ended. Everything that a worker said before it came back is here befo
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -175,8 +174,3 @@ class Servers:
         for sums in (self._held, self._used):
             for key in [key for key, count in sums.items() if not count]:
                 del sums[key]
-
-
-def remote_place(installation: str, chance: random.Random) -> str:
-    """A new name for a directory on a server; nobody else comes upon it."""
-    return f"cronium-{installation}-{chance.getrandbits(96):024x}"

@@ -5,12 +5,12 @@ Runs in a worker; one instance may run many attempts, one after the other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 
 import structlog
 
 from cronium.common.errors import ExecutionError, Reason
+from cronium.common.ids import is_remote_place
 from cronium.common.job import InvalidJobError, Job, JobProblem, parse_job
 from cronium.common.messages import Message, ReleaseConnections, WarmUp
 from cronium.common.servers import Server, servers_of
@@ -25,14 +25,7 @@ from cronium.worker.ssh.settings import settings_of
 
 _COMMAND_S = 30.0
 _MOST_BYTES = 1024 * 1024
-_REMOTE_NAME = re.compile(r"[0-9a-f]{24}(\.[0-9]+)?\Z")
 _log = structlog.get_logger()
-
-
-def is_ours(name: str, installation: str) -> bool:
-    """Whether a place is this installation's; another one's id may begin with the whole of ours."""
-    prefix = f"cronium-{installation}-"
-    return name.startswith(prefix) and _REMOTE_NAME.match(name[len(prefix) :]) is not None
 
 
 class SshExecutor:
@@ -91,7 +84,7 @@ class SshExecutor:
             command = list_command(self._settings.ssh.execution.temp_dir, self._settings.installation)
             try:
                 found = connection.run(command, _COMMAND_S, max_bytes=_MOST_BYTES)
-                names = (name for name in parse_listed(found.stdout).names if is_ours(name, self._settings.installation))
+                names = (name for name in parse_listed(found.stdout).names if is_remote_place(name, self._settings.installation))
                 self._found |= dict.fromkeys(names, connection)
             except (ExecutionError, RemoteError) as error:
                 _log.info("not looked for leftovers", server=str(server.address), error=str(error))

@@ -17,6 +17,7 @@ import structlog
 
 from cronium.common.audit import AuditLog
 from cronium.common.errors import ExecutionError, Reason
+from cronium.common.ids import remote_place_name
 from cronium.common.messages import Connected, Message, ServerSeen, Slot
 from cronium.common.servers import Server
 from cronium.worker.errand import Errand
@@ -91,7 +92,7 @@ class Pool:
         self._kept: dict[str, _Kept] = {}
         self._warming: dict[str, tuple[Server, Errand[Connection]]] = {}
         self._orphans: dict[str, set[str]] = {}  # places of launchers that waited on connections that were lost
-        self._said: tuple[frozenset[str], frozenset[Slot]] = (frozenset(), frozenset())
+        self._said = self._connected()
         self._said_s = -math.inf
         self._ever = False
 
@@ -177,10 +178,9 @@ class Pool:
 
     def announce(self) -> None:
         """Say what is connected, and where launchers wait."""
-        slots = frozenset(Slot(key, kept.slot.place) for key, kept in self._kept.items() if kept.slot is not None)
-        self._said = (frozenset(self._kept), slots)
+        self._said = self._connected()
         self._said_s = time.monotonic()
-        self._tell(Connected(self._settings.worker, tuple(sorted(self._kept)), tuple(sorted(slots, key=lambda s: s.server))))
+        self._tell(self._said)
 
     # --- between attempts ----------------------------------------------------------------------------------------------
 
@@ -221,8 +221,7 @@ class Pool:
         for key, kept in list(self._kept.items()):
             if not self._tend(kept, now_s):
                 self._drop(key, lost=True)
-        slots = frozenset(Slot(key, kept.slot.place) for key, kept in self._kept.items() if kept.slot is not None)
-        if self._said != (frozenset(self._kept), slots) or (self._ever and now_s > self._said_s + _SAY_AGAIN_S):
+        if self._said != self._connected() or (self._ever and now_s > self._said_s + _SAY_AGAIN_S):
             self.announce()
         return now_s + _LOOK_S if self._kept or self._warming else math.inf
 
@@ -298,7 +297,7 @@ class Pool:
 
     def _make_slot(self, kept: _Kept) -> None:
         pool = self._settings.ssh.connection_pool
-        name = f"cronium-{self._settings.installation}-{secrets.token_hex(12)}"
+        name = remote_place_name(self._settings.installation, secrets.randbits(96))
         kept.slot = slot = Waiting(name, time.monotonic())
         self.announce()  # before anything of it exists
         place = RemotePlace(self._settings.ssh.execution.temp_dir, name)
@@ -308,6 +307,10 @@ class Pool:
                 connection, place, _SLOT_AGE_S + _SLOT_SLACK_S, self._settings.ssh.execution.remote_ttl, pool.connect_timeout
             )
         )
+
+    def _connected(self) -> Connected:
+        slots = tuple(Slot(key, kept.slot.place) for key, kept in sorted(self._kept.items()) if kept.slot is not None)
+        return Connected(self._settings.worker, tuple(sorted(self._kept)), slots)
 
     def _drop(self, key: str, *, lost: bool = False) -> None:
         kept = self._kept.pop(key, None)
