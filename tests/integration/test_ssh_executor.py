@@ -217,7 +217,17 @@ def test_output_beyond_the_most_unread_waits_on_the_server(world: SshWorld, serv
     assert len(segments) == 1, "what is durable is removed"
 
 
-def test_a_connection_lost_at_each_segments_end_loses_nothing(world: SshWorld, servers: Servers) -> None:
+@pytest.mark.parametrize("login", ["", "sleep 0.2\n"], ids=["quick login", "slow login"])
+def test_a_connection_lost_at_each_segments_end_loses_nothing(world: SshWorld, servers: Servers, login: str) -> None:
+    """Also where the reader of the output is long in coming, so that the place speaks of the next segment before it is there."""
+    (servers.all[0].home / ".bashrc").write_text(login)
+    try:
+        lose_connections_at_segments_ends(world, servers)
+    finally:
+        (servers.all[0].home / ".bashrc").unlink()
+
+
+def lose_connections_at_segments_ends(world: SshWorld, servers: Servers) -> None:
     unread = 256 * 1024
     limits(world, max_unread_bytes=unread)
     killed = 0

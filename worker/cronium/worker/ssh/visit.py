@@ -466,7 +466,7 @@ class Visit:
             self._reopen(now_s, session.broken)
             return
         durable = {name: self._control.durable(name, self._task.label) for name in STREAMS}
-        if session.facts is not None:
+        if session.settled:  # not before: the reader that is to go on in the next segment may not be there to hear it
             for word in self._flow.words(self._offsets, durable, now_s):
                 session.say(word)
             self._order(session, now_s)
