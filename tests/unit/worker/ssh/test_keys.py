@@ -186,6 +186,19 @@ PUBLIC = keypair("ed25519")[1]
         ("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", "damaged"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "no private key"),
     ],
+    ids=[
+        "empty",
+        "text",
+        "base64",
+        "public",
+        "public-base64",
+        "putty",
+        "cut",
+        "damaged",
+        "control-characters",
+        "no-content",
+        "certificate",
+    ],
 )
 def test_what_is_no_private_key_is_called_by_its_name(text: str, told: str) -> None:
     said = refused(server(text))
