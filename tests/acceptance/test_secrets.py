@@ -136,3 +136,29 @@ def lease_tokens(proxy: FaultyProxy) -> list[str]:
     """All that the backend has given out."""
     leases = [one.answer["lease"] for one in list(proxy.exchanges) if isinstance(one.answer.get("lease"), dict)]
     return sorted({lease["renewalToken"] for lease in leases})
+
+
+def test_only_who_needs_the_service_token_has_it_in_its_memory(docker_endpoint: str, runner_images: object) -> None:
+    """Promise 6: it goes to the streamer alone, though one process forks it and the workers that run other people's scripts."""
+    with World(docker_endpoint, wait_for_images=False) as world:
+        token = world.queue.token.encode()
+        for role in ("streamer", "worker", "forkserver", "monitor"):
+            assert world.roles(role), role
+            for process in world.roles(role):
+                assert (token in memory(process.pid)) == (role == "streamer"), role
+
+
+def memory(pid: int) -> bytes:
+    """Everything that a process can write to."""
+    found = bytearray()
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            area, rights, *_, name = [*line.split(), ""][:7]
+            start, end = (int(number, 16) for number in area.split("-"))
+            if rights.startswith("rw") and not name.startswith("[v"):
+                try:
+                    file.seek(start)
+                    found += file.read(end - start)
+                except OSError:  # an area without pages behind it
+                    continue
+    return bytes(found)

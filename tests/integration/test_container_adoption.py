@@ -16,6 +16,7 @@ from cronium.common.errors import Reason
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Attempt, Log, Status
 from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
+from peers.gate import Gate
 
 COUNT = "for i in $(seq 30); do echo $i; sleep 0.05; done; exit 9"
 COUNTED = "".join(f"{n}\n" for n in range(1, 31)).encode()
@@ -128,10 +129,36 @@ def test_a_place_that_somebody_removed_has_vanished(world: World, docker_client:
     next(update for update in updates if isinstance(update, Log))
     updates.close()
     docker_client.containers.get(attempt.place).remove(force=True)
-    with pytest.raises(ExecutionError) as raised:
-        adopt(world, attempt, {"stdout": 2, "stderr": 0})
-    assert raised.value.reason is Reason.PLACE_VANISHED
-    assert raised.value.retryable
+    try:
+        error = adopt(world, attempt, {"stdout": 2, "stderr": 0}).outcome.error
+    except ExecutionError as raised:  # without its files there is nothing to go on with
+        error = raised.report()
+    assert error is not None
+    assert error.reason == Reason.PLACE_VANISHED
+    assert error.retryable
+
+
+def test_a_running_job_is_adopted_without_the_engine(
+    docker_endpoint: str, installation: str, runner_images: object, tmp_path: Path, tmp_runtime_dir: Path
+) -> None:
+    """Promise 5: worker and engine may be dead at once, and the lines go on coming; the engine is asked for the end only."""
+    gate = Gate(tmp_runtime_dir / "engine", docker_endpoint.removeprefix("unix://"))
+    world = World(f"unix://{gate.path}", installation, tmp_path)
+    attempt = world.attempt(world.job(COUNT))
+    updates = world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    updates.close()
+    gate.shut()
+    next_worker(world)
+    told = Told()
+    for update in world.updates(world.attempt(attempt.job, adopt=True), LoopControl()):
+        told.take(update)
+        if told.stdout.endswith(b"\n25\n") and not gate.path.exists():
+            gate.open()
+    assert (told.stdout, told.outcome.exit_code) == (COUNTED, 9)
+    assert 1000 <= told.outcome.ended_ms - told.outcome.started_ms < 60_000
+    world.close()
+    gate.shut()
 
 
 def test_a_container_removed_under_our_eyes_has_vanished(host_world: World, docker_client: docker.DockerClient) -> None:
@@ -157,6 +184,20 @@ def test_a_container_ended_from_outside_is_told_from_a_script_that_failed(
         if isinstance(update, Log):
             docker_client.containers.get(attempt.place).kill()
     assert told.reason == "place_vanished"
+
+
+def test_a_container_that_others_stop_was_not_cancelled(host_world: World, docker_client: docker.DockerClient) -> None:
+    """`docker stop`, or an engine that ends without live-restore: SIGTERM, which is our own word for a cancel."""
+    attempt = host_world.attempt(host_world.job("trap 'echo bye; exit 5' TERM; echo a; while :; do sleep 0.1; done"))
+    told = Told()
+    for update in host_world.updates(attempt, LoopControl()):
+        told.take(update)
+        if isinstance(update, Log) and update.data == b"a\n":
+            docker_client.containers.get(attempt.place).stop()
+    assert told.stdout == b"a\nbye\n"
+    assert (told.outcome.status, told.reason) == ("failed", "place_vanished")
+    assert told.outcome.error is not None
+    assert told.outcome.error.retryable
 
 
 def test_an_adopted_job_keeps_its_deadline_and_can_be_cancelled(host_world: World) -> None:

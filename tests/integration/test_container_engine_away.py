@@ -5,8 +5,9 @@ The engine here is real; a gate before its socket is shut, which is all that a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -15,6 +16,8 @@ from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Log
 from peers.container_world import ExecutionError, LoopControl, Told, World
 from peers.gate import Gate
+
+T = TypeVar("T")
 
 
 @pytest.fixture
@@ -99,3 +102,59 @@ def test_an_engine_that_is_restarting_is_waited_for_when_a_job_is_adopted(gate: 
     told = world.follow(world.attempt(attempt.job, adopt=True, offsets={"stdout": 2}), control)
     assert (told.stdout, told.outcome.status) == (b"b\n", "completed")
     world.close()
+
+
+@pytest.mark.parametrize("moment", ["prepare", "create", "start"])
+def test_a_job_that_has_not_begun_waits_for_the_engine(gate: Gate, installation: str, tmp_path: Path, moment: str) -> None:
+    """It says why, and is started once, whatever of the request that broke was carried out."""
+    world = gated(gate, installation, tmp_path, "host")
+    world.run("true")  # what the image can do is known
+    control = CutOff(gate, {"prepare": "image_id", "create": "create", "start": "start"}[moment])
+    control.engine_patience = 60
+    attempt = world.attempt(world.job("echo once"))
+    told = world.follow(attempt, control)
+    assert control.cuts == 1
+    assert (told.stdout, told.outcome.status) == (b"once\n", "completed")
+    assert told.progress[0].message is not None
+    assert str(gate.path) in told.progress[0].message
+    assert told.progress[-1].message == ""
+    world.close()
+
+
+def test_a_job_that_waits_for_the_engine_can_be_cancelled(gate: Gate, installation: str, tmp_path: Path) -> None:
+    """Nothing of it is there yet."""
+    world = gated(gate, installation, tmp_path, "host")
+    gate.shut()
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(world.job("true")), LoopControl(cancels=1, engine_patience=60))
+    assert raised.value.reason is Reason.CANCELLED
+    gate.open()
+    world.close()
+
+
+class CutOff(LoopControl):
+    """The engine goes away after the call with `name` in it was carried out, before its answer is heard, and comes back."""
+
+    def __init__(self, gate: Gate, name: str) -> None:
+        super().__init__()
+        self._gate, self._name = gate, name
+        self.cuts = 0
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> T:
+        answer = super().call(function, timeout_s)
+        if not self.cuts and self._name in names_in(function):
+            self.cuts += 1
+            self._gate.shut()
+            raise ExecutionError(Reason.ENGINE_DOWN, "the connection broke")
+        return answer
+
+    def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
+        if self.cuts and not self._gate.path.exists():
+            self._gate.open()
+        return super().wait(descriptors, timeout_s)
+
+
+def names_in(function: Callable[[], object]) -> set[str]:
+    """What a lambda calls; `present` asks for the image's id."""
+    code = function.__code__  # type: ignore[attr-defined] # every lambda has one
+    return {*code.co_names, *(("image_id",) if "present" in code.co_names else ())}

@@ -18,7 +18,7 @@ import json, os, select, signal, sys, time
 from pathlib import Path
 from cronium.common.config.load import load_config
 from cronium.common.logging import configure_logging
-from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.pool.forks import Forks
 from cronium.supervisor.pool.settings import worker_settings
 
 if __name__ == "__main__":
@@ -26,7 +26,9 @@ if __name__ == "__main__":
     os.environ["CRONIUM_SERVICE_TOKEN"] = "the-service-token"
     config = load_config(None, os.environ, standalone=True).config
     os.environ.pop("CRONIUM_SERVICE_TOKEN")
-    pool = WorkerPool(worker_settings(config, "pool-test"), config.runtime_dir)
+    pool = Forks(config.runtime_dir)
+    pool.ensure_forkserver()
+    worker = worker_settings(config, "pool-test")
     print(json.dumps(["ready"]), flush=True)
     known = {}
     while True:
@@ -45,7 +47,8 @@ if __name__ == "__main__":
                 break
             for order, *words in map(str.split, data.decode().splitlines()):
                 if order == "start":
-                    pool.start(words[0], int(words[1]))
+                    settings = {**worker, "name": words[0], "number": int(words[1])}
+                    pool.start(words[0], "cronium.worker.main", settings)
                 else:
                     pool.kill(words[0])
 """

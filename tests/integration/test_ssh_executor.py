@@ -466,6 +466,22 @@ def test_a_rebooted_host_is_told(world: SshWorld, servers: Servers) -> None:
     assert told.reason == "host_rebooted"
 
 
+def test_a_host_that_was_booted_since_its_place_was_named_runs_nothing_twice(
+    world: SshWorld, servers: Servers, ran: Path
+) -> None:
+    """Promise 5: the job was handed over, and nobody has heard of its start: it may have been what brought the host down."""
+    job = world.job(f"echo run >>{ran}")
+    booted_ms = round((time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) * 1000)
+    place = world.place()
+    told = world.attempt(job, place, adopt=True, placed_ms=booted_ms - 60_000)
+    assert (told.reason, ran.exists()) == ("host_rebooted", False)
+    assert told.outcome.error is not None
+    assert told.outcome.error.retryable
+    told = world.attempt(job, place, adopt=True, placed_ms=booted_ms + 1000)
+    world.executor.cleanup(place, job)
+    assert (told.outcome.status, ran.read_text()) == ("completed", "run\n")
+
+
 @pytest.mark.parametrize("noise", ["sleep 30", "while :; do echo x; sleep 0.1; done"])
 def test_a_killed_launcher_is_noticed_and_its_script_ended(world: SshWorld, servers: Servers, noise: str) -> None:
     job, place = world.job(f"echo hi; {noise}"), world.place()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 import zmq
 
 from cronium.common.addresses import POSITIONS, SUPERVISOR, WELCOME, endpoint
-from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer
+from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer, StreamerReady
 from cronium.supervisor.streamer.settings import StreamerSettings
 from peers.line_worker import LineWorker, line_of
 from peers.log_peer import TOKEN, LogPeer
@@ -59,6 +60,14 @@ class World:
         made = LineWorker(self.folder / "run", name, job_id, total, self.host.announce, **changes)
         self.workers.append(made)
         return made
+
+    def start_again(self) -> None:
+        """A new streamer, that can be asked."""
+        assert self.host is not None
+        count = sum(isinstance(message, StreamerReady) for message in self.host.heard)
+        self.host.start()
+        heard = self.host.heard
+        self.host.wait_for(lambda: sum(isinstance(message, StreamerReady) for message in heard) > count)
 
     def arrived(self, job_id: str) -> int:
         return len(self.peer.lines.get(job_id, {}))
@@ -213,6 +222,8 @@ def test_a_backend_away_lets_a_job_go_on_up_to_its_share_and_gets_all_later(worl
     loud.run(until=lambda: bool(loud.said) and loud.said[-1].window_bytes < 64 * 1024 and loud.sender.idle())  # type: ignore[union-attr]
     held = loud.said[-1].written.stdout.bytes
     assert MIB < held < 12 * MIB
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.spool_full and beat.spool_max_bytes == 16 * MIB)
+    assert "raise logging.spool.maxSize" in host.log()
     assert world.spool_bytes() <= 16 * MIB
     other = world.worker("other", 5000, "w2", fresh=True)
     other.run()
@@ -310,6 +321,125 @@ def test_a_full_disk_holds_jobs_back_and_corrupts_nothing(world: World) -> None:
     world.assert_all(worker)
     world.assert_all(other)
     assert "has room again" in host.log()
+
+
+@pytest.fixture
+def small_disk(world: World) -> Iterator[Path]:
+    """A file system of 9 MiB for the spool; what is yielded is a file that fills it."""
+    spool = world.folder / "spool"
+    spool.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=9m", "none", spool], check=True)
+    try:
+        yield spool / "filler"
+    finally:
+        if world.host is not None:
+            world.host.close()
+        subprocess.run(["umount", "--lazy", spool], check=True)
+
+
+def fill(path: Path) -> None:
+    """Take all the space that is left."""
+    with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_it_starts_on_a_full_disk_and_a_kill_there_costs_nothing(world: World, small_disk: Path) -> None:
+    """Promises 5 and 7: jobs wait, supervisor and workers are answered, and all goes on when there is space."""
+    fill(small_disk)
+    host = world.start(listening=False, segment_bytes=MIB)
+    worker = world.worker("job-1", 60_000, fresh=True, compress_threshold=10**9)
+    worker.run(until=lambda: bool(worker.said) and worker.said[-1].window_bytes == 0)
+    assert host.process is not None
+    assert host.process.poll() is None
+    assert host.log().count("free some space on this disk") == 1
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.spool_full)
+    host.kill()
+    world.start_again()
+    assert host.log().count("free some space on this disk") == 2
+    assert host.summary("job-1").position.next_sequence == 1
+    small_disk.unlink()
+    worker.run(until=lambda: worker.said[-1].written.next_sequence > 10_000)
+    fill(small_disk)
+    worker.run(until=lambda: worker.said[-1].window_bytes == 0)
+    held = host.summary("job-1").position
+    for _ in range(2):
+        host.kill()
+        world.start_again()
+        assert host.summary("job-1").position == held
+    small_disk.unlink()
+    world.peer.start()
+    worker.run()
+    world.assert_all(worker)
+    host.wait_for(lambda: (beat := host.last_beat()) and not beat.spool_full)
+
+
+SHADOWED = """
+import os, pathlib, runpy, sys, time
+spool, shadow = map(pathlib.Path, sys.argv[1:3])
+sync = os.fdatasync
+def shadowed(descriptor):
+    file = pathlib.Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+    data = file.read_bytes() if file.parent == spool else b""
+    sync(descriptor)
+    time.sleep(0.03)  # a slow disk
+    if data:
+        (shadow / "new").write_bytes(data)
+        (shadow / "new").rename(shadow / file.name)
+os.fdatasync = shadowed
+runpy.run_module("cronium.supervisor.streamer", run_name="__main__")
+"""
+
+
+def test_a_power_cut_in_a_flood_loses_no_line_and_uses_no_number_twice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 5. A shadow folder has what was synced and nothing else: after the cut that is what the disk holds."""
+    shadow, spool = world.folder / "shadow", world.folder / "spool"
+    shadow.mkdir()
+    StreamerHost.prefix = [sys.executable, "-c", SHADOWED, str(spool), str(shadow)]
+    try:
+        host = world.start(segment_bytes=MIB, max_backlog_bytes=MIB // 4)  # so that the peer keeps up
+        worker = world.worker("job-1", 20_000, fresh=True, lines_a_batch=100)
+        for cut in range(1, 5):
+            worker.run(until=lambda: world.arrived("job-1") > worker.total * cut // 6)  # noqa: B023 - called at once
+            host.kill()
+            names = {path.name for path in spool.glob("*.spool")}
+            for path in spool.glob("*.spool"):
+                path.unlink()
+            for path in shadow.glob("*.spool"):
+                if path.name in names:
+                    (spool / path.name).write_bytes(path.read_bytes())
+                path.unlink()
+            # Read anew after the cut, lines have another text: one under a number that the backend has is noticed.
+            monkeypatch.setattr("peers.line_worker.line_of", lambda number, cut=cut: f"{cut} {line_of(number)}")
+            generation = worker.generation + 1
+            worker.close()
+            worker = world.worker("job-1", worker.total, generation=generation, lines_a_batch=100)
+            world.start_again()
+            assert host.summary("job-1").position.next_sequence > world.arrived("job-1")
+    finally:
+        StreamerHost.prefix = []
+    worker.run()
+    world.peer.wait_for(lambda: world.arrived("job-1") >= worker.total)
+    lines = world.peer.lines["job-1"]
+    assert sorted(lines) == list(range(1, worker.total + 1))
+    assert all(entry["line"].endswith(line_of(number)) for number, entry in lines.items())
+
+
+def test_what_the_backend_does_not_take_for_too_long_is_given_up_and_told(world: World) -> None:
+    host = world.start(listening=False, max_spool_age_s=1.0)
+    old = world.worker("old", 3000, fresh=True)
+    old.run()
+    host.wait_for(lambda: (beat := host.last_beat()) and beat.given_up_lines == 3000)
+    told = [line for line in host.log().splitlines() if "given up" in line]
+    assert len(told) == 1
+    assert "raise maxAge" in told[0]
+    host.tell(Forget("old", 1))
+    eventually(lambda: host.summary("old").stdout == b"")
+    new = world.worker("new", 1000, "w2", fresh=True)
+    world.peer.start()
+    new.run()
+    world.assert_all(new)
+    assert world.arrived("old") == 0
 
 
 def test_notices_go_to_whoever_watches_and_a_cancel_is_heard(world: World) -> None:

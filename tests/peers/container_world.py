@@ -38,6 +38,7 @@ class LoopControl:
     offsets: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})
     calls: int = 0
     patience: float = 10.0
+    engine_patience: float = 0.0
 
     def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
         poller = select.poll()
@@ -76,6 +77,9 @@ class LoopControl:
 
     def patience_s(self) -> float:
         return self.patience
+
+    def engine_patience_s(self) -> float:
+        return self.engine_patience
 
 
 @dataclass

@@ -47,9 +47,11 @@ def summary(job_id: str = "a", epoch: int = 1) -> Summary:
 class Driver:
     """A core, its time, and what survives it: `records`, `ended` and `poll_key` as a journal would have them."""
 
-    def __init__(self, **changes: object) -> None:
+    def __init__(self, roles: tuple[str, ...] = (), **changes: object) -> None:
         self.rules = rules(**changes)
+        self.roles = roles
         self.now_s = 100.0
+        self._clock_ms = _UNIX_MS
         self.records: dict[str, JobRecord] = {}
         self.ended: dict[str, Ended] = {}
         self.poll_key: str | None = None
@@ -60,11 +62,15 @@ class Driver:
     def restart(self) -> None:
         """A new supervisor, from the journal."""
         self._seed += 1
-        self.core = Core(self.rules, self._seed)
+        self.core = Core(self.rules, self._seed, self.roles)
         self.core.restore(tuple(self.records.values()), dict(self.ended), self.poll_key)
 
     def now(self) -> on.Now:
-        return on.Now(self.now_s, _UNIX_MS + round(self.now_s * 1000))
+        return on.Now(self.now_s, self._clock_ms + round(self.now_s * 1000))
+
+    def set_clock(self, by_ms: int) -> None:
+        """Somebody sets the Unix clock."""
+        self._clock_ms += by_ms
 
     def give(self, event: on.Event, *, after_s: float = 0.0) -> do.Step:
         """Hand over an event, keep the writes; what it wants done is in `actions`."""

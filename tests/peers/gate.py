@@ -41,7 +41,12 @@ class Gate:
             except OSError:
                 return
             far = socket.socket(socket.AF_UNIX)
-            far.connect(self._target)
+            try:
+                far.connect(self._target)
+            except OSError:  # the engine itself is dead
+                near.close()
+                far.close()
+                continue
             self._pairs += [near, far]
             for source, target in ((near, far), (far, near)):
                 threading.Thread(target=_pump, args=(source, target), daemon=True).start()

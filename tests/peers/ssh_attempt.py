@@ -86,12 +86,13 @@ class SshWorld:
         control: LoopControl | None = None,
         until: Callable[[Told], bool] | None = None,
         told: Told | None = None,
+        placed_ms: int = 0,
     ) -> Told:
         """Run, or go on with, an attempt; `until`: leave it where it is once that is so."""
         control, told = control or LoopControl(), told or Told()
         marks = tuple(FileMark(place, stream, offset) for stream, offset in (offsets or {}).items())
         control.offsets.update(offsets or {})
-        attempt = Attempt(job, 1, place, adopt, Position(files=marks), begun)
+        attempt = Attempt(job, 1, place, adopt, Position(files=marks), begun, placed_ms=placed_ms)
         updates = self.executor.execute(attempt, control)
         for update in updates:
             told.take(update)

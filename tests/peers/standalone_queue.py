@@ -11,7 +11,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,18 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
 
 @dataclass
 class Queue:
-    """The process. `settings` are passed to it as they are."""
+    """The process. `settings` are passed to it as they are. `log`: where its stderr goes, if not to ours."""
 
     settings: dict[str, Any]
+    log: Path | None = None
     process: subprocess.Popen[bytes] = field(init=False)
     ready: dict[str, Any] = field(init=False)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "cronium.supervisor.standalone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        with self.log.open("ab") if self.log else nullcontext() as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "cronium.supervisor.standalone"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+            )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(self.settings).encode())

@@ -50,8 +50,8 @@ def positions(limits: Limits | None = None) -> Positions:
     return made
 
 
-def ledger(log: Spool, limits: Limits | None = None) -> Ledger:
-    made = Ledger(log, positions(limits), 0.0)
+def ledger(log: Spool, limits: Limits | None = None, *, max_age_s: float = 1e9) -> Ledger:
+    made = Ledger(log, positions(limits), 0.0, max_age_s=max_age_s)
     made.positions.answers = True
     return made
 

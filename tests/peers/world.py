@@ -167,15 +167,17 @@ class World:
             **self.environ,
         }
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "cronium.supervisor", "run"], env=environ, stderr=log, start_new_session=True
-            )
+            self.process = subprocess.Popen(self.command(), env=environ, stderr=log, start_new_session=True)
         self.started_with = environ
         deadline = time.monotonic() + 60
         while not self.roles("worker") or not self._images_are_known():
             assert self.process.poll() is None, self.log.read_text()
             assert time.monotonic() < deadline, "no worker within a minute"
             time.sleep(0.02)
+
+    def command(self) -> list[str]:
+        """What `start` starts."""
+        return [sys.executable, "-m", "cronium.supervisor", "run"]
 
     def stop(self, number: int = signal.SIGTERM, timeout_s: float = 60) -> int:
         """Stop the supervisor; its exit code."""

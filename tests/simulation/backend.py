@@ -88,7 +88,7 @@ class Backend:
     def _cancel(self, job_id: str) -> None:
         changed = rules.cancel(self.jobs[job_id], self._world.clock.unix_ms())
         if isinstance(changed, Job):
-            self._world.tell("a person cancels", job_id)
+            self._world.fault("cancelled by a person", job_id)
             self.jobs[job_id] = changed
             self.submitted[job_id].cancelled = True
             self._ring()
@@ -102,7 +102,7 @@ class Backend:
                 claimed = rules.claim(job, OTHER, now_ms, 3000, f"token-{next(self._tokens)}")
                 assert isinstance(claimed, Job)
                 self.jobs[job.id] = claimed
-                world.tell("the other host takes", job.id)
+                world.fault("taken by another host", job.id)
                 if world.chance.random() < 0.5:
                     world.clock.after(world.chance.uniform(0.1, 2.5), lambda job_id=job.id: self._other_reports(job_id))  # type: ignore[misc]
                 break
@@ -119,7 +119,7 @@ class Backend:
         now_ms = self._world.clock.unix_ms()
         for job in self.jobs.values():
             if (changed := rules.expire(job, now_ms)) is not job:
-                self._world.tell("lease ran out", job.id)
+                self._world.fault("lease ran out", job.id)
                 self.jobs[job.id] = changed
 
     # --- the network -------------------------------------------------------------------------------------------------
@@ -130,14 +130,18 @@ class Backend:
         answer = world.supervisor.answerer()
         after, troubled = world.clock.after, world.troubled()
         if any(a <= world.clock.now_s < b for a, b in self._outages) or (troubled and chance.random() < plan.server_error):
+            world.fault("backend: error")
             wait_s = chance.choice([None, None, 1.0, 3.0])
             after(chance.uniform(0.01, 0.5), lambda: answer(unanswered(wait_s)))
         elif troubled and chance.random() < plan.lost_request:
+            world.fault("backend: request lost")
             after(_TIMEOUT_S, lambda: answer(unanswered(None)))
         elif troubled and chance.random() < plan.lost_answer:
+            world.fault("backend: answer lost")
             after(chance.uniform(0.01, 0.3), lambda: void(perform()))
             after(_TIMEOUT_S, lambda: answer(unanswered(None)))
         elif troubled and chance.random() < plan.late_request:
+            world.fault("backend: request carried out after it was given up")
             after(_TIMEOUT_S, lambda: answer(unanswered(None)))
             after(_TIMEOUT_S + chance.uniform(0.01, 3), lambda: void(perform()))
         else:
@@ -160,10 +164,12 @@ class Backend:
         answer = world.supervisor.answerer()
         fails = world.troubled() and chance.random() < plan.lost_request + plan.server_error
         if fails or any(a <= world.clock.now_s < b for a, b in self._outages):
+            world.fault("backend: poll not answered")
             world.clock.after(0.3, lambda: answer(on.PollFailed(action.key, "no answer")))
             return
         started_s = world.clock.now_s
         if world.troubled() and chance.random() < plan.lost_answer:
+            world.fault("backend: a poll's answer lost")
             world.clock.after(0.1, lambda: void(self._polled(action, started_s)))
             world.clock.after(_TIMEOUT_S, lambda: answer(on.PollFailed(action.key, "no answer in time")))
             return
@@ -211,6 +217,7 @@ class Backend:
                 offered.append(self._queued(claimed))
         if offered and given is None:
             self._answers["poll", action.key] = [job.job_id for job in offered]
+        offered += self._again({job.job_id for job in offered})
         cancelled = tuple(
             j.id
             for j in self.jobs.values()
@@ -220,6 +227,19 @@ class Backend:
         for job_id in news:
             self.jobs[job_id] = replace(self.jobs[job_id], cancel_told=True)
         return on.Polled(action.key, tuple(offered), cancelled, self._world.clock.now_s - started_s), bool(news)
+
+    def _again(self, offered: set[str]) -> list[on.QueuedJob]:
+        """A queue that forgets: it brings what we have, or have reported, once more."""
+        world = self._world
+        if not world.troubled() or world.trouble_chance.random() >= world.plan.delivered_again:
+            return []
+        ours = [j for j in self.jobs.values() if j.owner == OURS and j.status is not Status.QUEUED and j.id not in offered]
+        if not ours:
+            return []
+        job = world.trouble_chance.choice(ours)
+        if job.status is not Status.CLAIMED:
+            world.fault("delivered again when it has ended" if job.ended else "delivered again while we have it", job.id)
+        return [self._queued(job)]
 
     def _queued(self, job: Job) -> on.QueuedJob:
         known = self.submitted[job.id]
@@ -272,6 +292,7 @@ class Backend:
         def perform() -> on.Event:
             def make() -> on.Event:
                 if self.submitted[action.job_id].poison:
+                    self._world.fault("report refused for good", action.job_id)
                     return on.Refused(action.job_id, action.key, "400: this cannot be")
                 job = self.jobs[action.job_id]
                 sender = Sender(OURS, None if self._world.plan.forgets_epochs else action.epoch)
@@ -291,6 +312,7 @@ class Backend:
             lease_ms = int(self._world.plan.lease_s * 1000)
             changed = rules.renew(self.jobs[action.job_id], Sender(OURS), action.token, self._world.clock.unix_ms(), lease_ms)
             if isinstance(changed, Refusal):
+                self._world.fault("lease lost", action.job_id)
                 return on.LeaseLost(action.job_id, changed.message)
             self.jobs[action.job_id] = changed
             return on.LeaseRenewed(action.job_id, self._lease(changed), rules.next_action(changed))

@@ -30,7 +30,7 @@ class BreakerChecks:
         self._seen: dict[str, _Seen] = {}
 
     def step(self, event: on.Event, step: do.Step, core: Core) -> None:
-        now_s, rules = self._world.clock.now_s, self._world.plan.rules
+        now_s, rules = self._world.supervisor.decided_mono_s, self._world.plan.rules
         match event:
             case on.ServerSeen(_, server, reached):
                 self._server_seen(host_of(server), reached=reached)
@@ -60,7 +60,7 @@ class BreakerChecks:
         seen = self._seen.setdefault(host, _Seen())
         seen.failures += 1
         if seen.until_s is None and (seen.half_open or seen.failures >= rules.breaker_failures):
-            seen.until_s = self._world.clock.now_s + rules.breaker_recovery_s
+            seen.until_s = self._world.supervisor.decided_mono_s + rules.breaker_recovery_s
             seen.half_open, seen.trial = False, None
 
     def _goes(self, action: do.DispatchTo | do.CleanUpAt | do.WarmUpAt) -> None:

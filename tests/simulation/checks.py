@@ -31,7 +31,7 @@ class Checks:
         self._attempts: set[tuple[str, int]] = set()
         self._said: dict[str, object] = {}  # what a key was used for
         self._keys: dict[object, str] = {}
-        self._over: dict[str, tuple[JobRecord, on.AttemptOver, float]] = {}
+        self._over: dict[str, tuple[JobRecord, on.AttemptOver, float, object]] = {}
         self._given_up: set[str] = set()
         self._idle_ticks = 0
         self._before: JobRecord | None = None
@@ -42,6 +42,8 @@ class Checks:
         self._in_flight: dict[str, str] = {}
         self._renewing: set[str] = set()
         self._busy: dict[str, tuple[str, int]] = {}
+        self._current = False  # whether an attempt's end comes from the worker that has it
+        self._most_placed = 0
         self._workers: set[str] = set()
         self._ready: set[str] = set()
         self._polling = self._draining = False
@@ -52,6 +54,8 @@ class Checks:
     def before_commit(self, event: on.Event) -> None:
         job_id = getattr(event, "job_id", None)
         self._before = None if job_id is None else self._world.journal.records.get(job_id)
+        if isinstance(event, on.AttemptOver | on.AttemptParked):
+            self._current = self._busy.get(event.worker) == (event.job_id, event.generation)
         match event:
             case on.Taken(job_id, key) | on.Refused(job_id, key) | on.Unanswered(job_id, key):
                 if self._in_flight.get(job_id) == key:
@@ -83,17 +87,26 @@ class Checks:
         if self._world.plan.servers:
             self._breakers.step(event, step, core)
         self._nobody_is_held_up(jobs, workers)
+        self._is_bounded(jobs, workers)
         announced: set[tuple[str, str, int]] = set()
         for action in step.actions:
             if isinstance(action, do.AnnounceWriter):
                 announced.add((action.worker, action.job_id, action.generation))
             self._action(action, announced, core)
+            if isinstance(action, do.DispatchTo) and (records[action.job_id].cancelled or records[action.job_id].lost):
+                is_told = do.CancelAt(action.worker, action.job_id, action.generation) in step.actions
+                assert is_told, f"the worker that takes {action.job_id} over does not hear that it is to end"
         if isinstance(event, on.StreamerIsReady):
             for worker, (job_id, generation) in self._busy.items():
-                if records[job_id].state is JobState.RUNNING and records[job_id].generation == generation:
+                if self._runs(job_id, generation):
                     assert (worker, job_id, generation) in announced, "a new streamer does not hear who may write"
         if isinstance(event, on.AttemptOver) and self._before is not None:
             self._attempt_over(self._before, event, records.get(event.job_id))
+            if not self._current:
+                told = [write for write in step.writes if isinstance(write, do.PutEnded) and write.ended.outcome is event.outcome]
+                assert not told, f"{event.worker} has {event.job_id} no more, and its outcome is taken"
+        if isinstance(event, on.LeaseLost) and (lost := core.job(event.job_id)) is not None:
+            assert lost.lost or lost.state is JobState.DONE, f"{event.job_id} goes on here, its lease is lost"
         if self._before is not None and self._before.state in _UNDER_WAY and self._before.place is not None:
             after = records.get(self._before.job_id)
             assert after is None or after.epoch == self._before.epoch, "an attempt stays in its epoch"
@@ -108,9 +121,11 @@ class Checks:
                     self._given_up.add(write.job_id)
             if isinstance(write, do.PutJob) and write.record.deaths > self._world.plan.rules.max_worker_deaths:
                 self._given_up.add(write.record.job_id)
+                after = records.get(write.record.job_id)  # it may be done, and forgotten in the same step
+                assert after is None or after.state not in _UNDER_WAY, f"{write.record.job_id} may cost one more worker"
 
-    def tick_planned(self, due_s: float, *, idle: bool) -> None:
-        soon = due_s - self._world.clock.now_s < 0.02
+    def tick_planned(self, wait_s: float, *, idle: bool) -> None:
+        soon = wait_s < 0.02
         self._idle_ticks = self._idle_ticks + 1 if idle and soon else 0
         assert self._idle_ticks < 20, "it wakes again and again for nothing"
 
@@ -164,10 +179,23 @@ class Checks:
                 assert worker in self._ready
             case do.SettleAt(_, job_id, generation):
                 assert not self._runs(job_id, generation), "settled without an outcome in the journal"
-            case do.Exit():
+            case do.Exit(code) if not code:
                 assert not core.jobs()
             case _:
                 pass
+
+    def _is_bounded(self, jobs: Sequence[JobRecord], workers: Sequence[Worker]) -> None:
+        """Promise 7: workers, jobs that are held, jobs that are remembered."""
+        rules = self._world.plan.rules
+        assert len(jobs) <= rules.most_jobs + rules.batch_size + 1, f"{len(jobs)} jobs are held"
+        placed = sum(1 for record in jobs if record.place is not None)
+        self._most_placed = max(self._most_placed, placed)
+        staying = sum(1 for worker in workers if not worker.retiring)
+        assert staying <= rules.spare_workers + max(rules.max_concurrent, self._most_placed), f"{staying} workers"
+        records = self._world.journal.records
+        if len(records) - len(jobs) > rules.keep_done_jobs:
+            done = sum(1 for record in records.values() if record.state is JobState.DONE and not record.is_unclean())
+            assert done <= rules.keep_done_jobs, f"{done} jobs that are done are kept"
 
     def _nobody_is_held_up(self, jobs: Iterable[JobRecord], workers: Sequence[Worker]) -> None:
         """A job in a container waits for workers and for its turn, never for other jobs' servers."""
@@ -191,7 +219,7 @@ class Checks:
             action.epoch,
         )
         assert self._world.journal.payloads[action.job_id], "nothing to run is left of it"
-        assert record.acknowledged or action.adopt or record.attempt > 1 or record.delivered_ms > record.received_ms
+        assert record.acknowledged or action.adopt or record.attempt > 1 or record.delivered_ms != record.received_ms
         assert (action.job_id, action.generation) not in self._given, "a generation is given to one worker"
         self._given.add((action.job_id, action.generation))
         assert action.worker in self._ready
@@ -209,26 +237,32 @@ class Checks:
         over = self._over.pop(record.job_id, None)
         if over is None:
             return
-        before, event, at_s = over
+        before, event, at_s, clocks = over
         if before.extra_attempts:
             return
         assert event.outcome.status != "completed"
         assert event.outcome.error is None or event.outcome.error.retryable
         assert before.attempt < before.retry.max_attempts
         factor = 2 ** (before.attempt - 1) if before.retry.exponential else 1
+        if clocks != self._clocks():
+            return  # the clock was set while nobody lived who could have noticed
         assert self._world.clock.now_s - at_s >= before.retry.delay_s * factor - 0.002, "tried again too early"
 
     def _attempt_over(self, before: JobRecord, event: on.AttemptOver, after: JobRecord | None) -> None:
         if before.state is not JobState.RUNNING or before.generation != event.generation or after is None:
             return
         if after.state is JobState.WAITING:
-            self._over[event.job_id] = (before, event, self._world.clock.now_s)
+            self._over[event.job_id] = (before, event, self._world.supervisor.decided_s, self._clocks())
         elif after.state is JobState.ENDED:
             assert self._world.journal.ended[event.job_id].outcome == event.outcome
             error = event.outcome.error
             if event.outcome.status in ("failed", "timeout") and (error is None or error.retryable) and not before.cancelled:
                 assert before.attempt >= before.retry.max_attempts, "the policy allows one more attempt"
             assert not before.extra_attempts or before.cancelled or event.outcome.status == "cancelled"
+
+    def _clocks(self) -> object:
+        """What supervisors have known of how wrong the clock is."""
+        return self._world.supervisor.set_unseen_ms
 
     def _runs(self, job_id: str, generation: int) -> bool:
         record = self._world.journal.records.get(job_id)
@@ -247,13 +281,23 @@ class Checks:
             if other.root() != place.root() and other.job_id == place.job_id and other.state == "running":
                 assert place.job_id in self._given_up, f"{other.name} still runs"
 
-    def place_removed(self, place: Place) -> None:
+    def lines_taken(self, worker: SimWorker, order: do.DispatchTo) -> None:
+        """Promise 3: who speaks is the only one that could."""
+        for other in self._world.fleet.workers.values():
+            if other is not worker and other.alive and other.order is not None and other.parks is None and not other.settled:
+                same = (other.order.job_id, other.order.place) == (order.job_id, order.place)
+                assert not same, f"{other.name} still lives while {worker.name} speaks for {order.job_id}"
+
+    def place_removed(self, place: Place, *, durable: bool = False) -> None:
+        """Promise 4. `durable`: by a worker that was told that the outcome is in the journal."""
+        lines = self._world.streamer
+        assert not durable or lines.has_all(place), f"the place of {place.job_id} is removed, its last line is not durable"
         record = self._world.journal.records.get(place.job_id)
         needed = record is not None and record.state in _UNDER_WAY and record.place == place.root()
-        assert not needed, "a place is removed whose outcome is not in the journal"
+        assert not needed, f"the place of {place.job_id} is removed, its outcome is not in the journal"
 
     def place_reaped(self, place: Place, holders: list[SimWorker]) -> None:
-        assert not holders, "a place is forgotten that a worker still has"
+        assert not holders, f"the place of {place.job_id} is forgotten, a worker still has it"
         self.place_removed(place)
 
     # --- the end -----------------------------------------------------------------------------------------------------
@@ -273,13 +317,32 @@ class Checks:
             return False
         return all(place.state == "removed" or not place.job_id for place in self._reachable())  # or a launcher waits there
 
+    def concerned(self) -> frozenset[str]:
+        """The jobs that are not settled yet."""
+        backend, core = self._world.backend, self._world.supervisor.core
+        jobs = {job.id for job in backend.jobs.values() if not job.ended and not backend.submitted[job.id].poison}
+        jobs |= {r.job_id for r in (core.jobs() if core else ()) if not backend.submitted[r.job_id].poison}
+        return frozenset(jobs or (p.job_id for p in self._reachable() if p.state != "removed" and p.job_id))
+
     def supervisor_leaves(self) -> None:
+        """Promise 8, as far as memory goes: nothing is kept of jobs that are over, or of workers that are gone."""
         for record in self._world.journal.records.values():
             assert record.state is JobState.DONE, f"forgotten: {record}"
+        core = self._world.supervisor.core
+        assert core is not None
+        present = {worker.name for worker in core.workers()} | set(self._world.roles.names)
+        assert all(line.kind == "over" for line in core._statements._lines.values())
+        assert not core._leases._at_s
+        assert not core._leases._on_way
+        assert not core._parking._parked
+        assert not core._parking._shut_out_s
+        assert not core._crew._holders
+        assert all((known := core.job(job_id)) is not None and known.leftovers for job_id in core._leftovers._left)
+        assert core._servers._links.keys() | core._vitals._lives.keys() <= present
 
     def at_the_end(self) -> None:
         for job in self._world.backend.jobs.values():
-            ended = self._world.journal.ended.get(job.id)
+            ended = self._world.journal.last_ended.get(job.id)
             if not job.ended:
                 assert self._world.backend.submitted[job.id].poison, f"{job.id} is {job.status} for ever"
             elif job.owner == OURS and job.status is not Status.CANCELLED:

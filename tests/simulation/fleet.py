@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome, Position, Summary
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
+from simulation.roles import STREAMER
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -22,7 +24,7 @@ _REPEAT_S = 1.0
 @dataclass(slots=True)
 class Place:
     """Where an attempt runs. `state`: `made`, `running`, `ended`, `removed`. On a server: its `key`; `base`: the name that
-    stands in the journal.
+    stands in the journal. `lines`: what its script has printed so far; `spoiled`: others have ended or removed it.
     """
 
     name: str
@@ -34,6 +36,11 @@ class Place:
     outcome: Outcome | None = None
     key: str = ""
     base: str = ""
+    lines: int = 0
+    spoiled: bool = False
+
+    def prints(self, lines: int) -> None:
+        self.lines += lines
 
     def root(self) -> str:
         return self.base or self.name
@@ -55,6 +62,11 @@ class SimWorker:
     slots: dict[str, str] = field(default_factory=dict)
     parks: on.AttemptParked | None = None
     inbox: deque[Callable[[], None]] = field(default_factory=deque)
+    now_s: Callable[[], float] = field(default=lambda: 0.0)
+
+    def goes_on(self) -> bool:
+        """Whether the kernel shows it, and not as stopped."""
+        return self.alive and self.now_s() >= self.stopped_until_s
 
 
 class Fleet:
@@ -72,22 +84,43 @@ class Fleet:
 
     def start(self, name: str) -> None:
         world, chance = self._world, self._world.chance
-        worker = self.workers[name] = SimWorker(name)
+        worker = self.workers[name] = SimWorker(name, now_s=lambda: world.clock.now_s)
         if world.troubled() and chance.random() < world.plan.worker_start_fails:
+            world.fault("worker did not start", name)
             if chance.random() < 0.5:
                 self._world.clock.after(0.1, lambda: self.kill(worker, "did not start"))
             return  # the other half hangs until it is ended
+        if not world.roles.can_fork():
+            return
         self.say(worker, on.WorkerIsReady(name), chance.choice([0.005, 0.3]))
+        self.do(worker, 0.5, lambda: self._beat(worker, 1))
 
     def kill(self, worker: SimWorker, reason: str) -> None:
         """The process is gone; what it said before arrives before the news of its death."""
         if worker.alive:
             worker.alive = False
             self._world.servers.died(worker)
-            self._world.tell("dies", worker.name, reason)
+            self._world.tell("dies", self._named(worker), reason)
             arrive_s = max(worker.said_until_s - self._world.clock.now_s, 0.0) + 0.001
+            if self._world.troubled() and self._world.trouble_chance.random() < self._world.plan.late_words:
+                arrive_s = 0.001
+                self._last_words(worker)
             tell = self._world.supervisor.answerer()
             self._world.clock.after(arrive_s, lambda: tell(on.WorkerDied(worker.name, reason)))
+
+    def _last_words(self, worker: SimWorker) -> None:
+        """What it said last lay in a queue, and is heard when somebody else may have the job already."""
+        order, chance = worker.order, self._world.trouble_chance
+        if order is None or worker.parks is not None:
+            return
+        outcomes = [place.outcome for place in self.places.values() if place.root() == order.place]
+        if not outcomes or None in outcomes:
+            said: on.Event = on.AttemptSaid(worker.name, order.job_id, order.generation, "running")
+        else:
+            said = on.AttemptOver(worker.name, order.job_id, order.generation, outcome_of("failed", Reason.SCRIPT_EXIT))
+        self._world.fault("worker's last words heard after its death", f"{worker.name} {order.job_id}")
+        tell = self._world.supervisor.answerer()
+        self._world.clock.after(chance.choice([0.05, 0.5, 3.0]), lambda: tell(said))
 
     def kill_all(self) -> None:
         """Their supervisor is gone."""
@@ -95,6 +128,12 @@ class Fleet:
             worker.alive = False
             self._world.servers.died(worker)
         self.workers.clear()
+
+    def _beat(self, worker: SimWorker, count: int) -> None:
+        """It says that it goes on, as long as it does."""
+        if self._world.roles.watched:
+            self.say(worker, on.Beats(worker.name, count))
+            self.do(worker, 1.0, lambda: self._beat(worker, count + 1))
 
     def stop(self, worker: SimWorker) -> None:
         if worker.order is None or worker.settled:
@@ -104,22 +143,44 @@ class Fleet:
         world, chance = self._world, self._world.chance
 
         def strike() -> None:
-            alive = [w for w in self.workers.values() if w.alive]
+            alive = [w for w in self.workers.values() if w.alive and w.stopped_until_s < math.inf]
             if alive and world.troubled():
                 worker = chance.choice(alive)
                 if chance.random() < world.plan.worker_stop:
                     worker.stopped_until_s = world.clock.now_s + chance.uniform(0.5, 4)
-                    world.tell("stops for a while", worker.name)
+                    if world.trouble_chance.random() < world.plan.worker_hangs:
+                        worker.stopped_until_s = math.inf
+                    hangs = worker.stopped_until_s == math.inf
+                    world.fault("worker hangs" if hangs else "worker stopped for a while", self._named(worker))
                 else:
-                    self.kill(worker, "SIGKILL")
+                    self._strike(worker)
             if world.troubled():
                 self._next_death()
 
         if world.plan.worker_death_s < 1e8:
             world.clock.after(chance.expovariate(1 / world.plan.worker_death_s), strike)
 
+    def _strike(self, worker: SimWorker) -> None:
+        self._world.fault("worker killed with a job" if worker.order is not None else "worker killed without a job", worker.name)
+        self.kill(worker, "SIGKILL")
+
+    @staticmethod
+    def _named(worker: SimWorker) -> str:
+        return worker.name if worker.order is None else f"{worker.name} ({worker.order.job_id})"
+
     def say(self, worker: SimWorker, event: on.Event, delay_s: float = 0.0) -> None:
-        """To the supervisor, in order."""
+        """To the supervisor, in order. What is said again anyway may get lost, or be heard twice."""
+        world = self._world
+        if isinstance(event, on.AttemptSaid | on.AttemptOver | on.AttemptParked | on.WorkerIsConnected) and world.troubled():
+            if world.trouble_chance.random() < world.plan.message_twice:
+                world.fault("worker's message heard twice", worker.name)
+                self._carry(worker, event, delay_s)
+            elif not isinstance(event, on.WorkerIsConnected) and world.trouble_chance.random() < world.plan.message_lost:
+                world.fault("worker's message lost", worker.name)
+                return
+        self._carry(worker, event, delay_s)
+
+    def _carry(self, worker: SimWorker, event: on.Event, delay_s: float) -> None:
         world = self._world
         at_s = max(world.clock.now_s + delay_s + world.chance.choice([0.001, 0.01, 0.2]), worker.said_until_s + 1e-6)
         worker.said_until_s = at_s
@@ -139,10 +200,16 @@ class Fleet:
 
     def do(self, worker: SimWorker, delay_s: float, step: Callable[[], None]) -> None:
         """What a worker does after a while, if it lives; one that is stopped does it when it goes on."""
-        clock = self._world.clock
+        world, clock = self._world, self._world.clock
 
         def now() -> None:
             if not worker.alive:
+                return
+            dies = world.plan.worker_step_death
+            if dies and world.troubled() and world.trouble_chance.random() < dies:
+                self._strike(worker)
+                return
+            if worker.stopped_until_s == math.inf:
                 return
             if clock.now_s < worker.stopped_until_s:
                 clock.after(worker.stopped_until_s - clock.now_s, now)
@@ -163,6 +230,9 @@ class Fleet:
         self.do(worker, self._world.chance.choice([0.01, 0.3, 1.0]), lambda: self._make_place(worker, order))
 
     def _make_place(self, worker: SimWorker, order: do.DispatchTo) -> None:
+        if away_s := self._world.trouble.engine_back_s():
+            self.do(worker, away_s + 0.1, lambda: self._make_place(worker, order))
+            return
         place = self.places.get(order.place)
         if place is None:
             if worker.cancels:
@@ -180,6 +250,7 @@ class Fleet:
             else:
                 place.state = "running"
                 place.starts += 1
+                place.prints(world.trouble_chance.randint(0, 3))
                 world.checks.script_starts(place, self.places.values())
                 ends = chance.choice(["completed"] * 5 + ["failed", "failed", "final", "timeout"])
                 outcome = {
@@ -193,11 +264,13 @@ class Fleet:
         elif place.state == "running":
             self.say(worker, on.AttemptSaid(worker.name, order.job_id, order.generation, "running", 50.0, "half"))
         self._obey(worker, order)
+        world.streamer.send(worker, order, place)
         self._watch(worker, order, place)
 
     def script_ends(self, place: Place, outcome: Outcome) -> None:
         if place.state == "running":
             place.state, place.outcome = "ended", outcome
+            place.prints(1)
             self._world.tell("script ends", place.name, outcome.status)
 
     def _watch(self, worker: SimWorker, order: do.DispatchTo, place: Place) -> None:
@@ -222,7 +295,11 @@ class Fleet:
 
     def finish(self, worker: SimWorker, order: do.DispatchTo, outcome: Outcome | None) -> None:
         """The last line is durable only where the streamer takes this worker's lines."""
-        if not self._world.streamer.takes(order, worker.name):
+        places = [p for p in self.places.values() if p.root() == order.place and p.lines]
+        left = [p for p in places if not self._world.streamer.has_all(p)] if outcome is not None else []
+        for place in left:
+            self._world.streamer.send(worker, order, place)
+        if left or not self._world.streamer.takes(order, worker.name):
             self.do(worker, 0.5, lambda: self.finish(worker, order, outcome))
             return
         self._repeat_end(worker, order, outcome)
@@ -237,7 +314,10 @@ class Fleet:
         self.do(worker, _REPEAT_S, lambda: self._repeat_end(worker, order, outcome))
 
     def settle(self, worker: SimWorker, action: do.SettleAt) -> None:
-        order = worker.order
+        order, world = worker.order, self._world
+        if world.troubled() and world.trouble_chance.random() < world.plan.message_lost:
+            world.fault("settled: not heard", action.job_id)
+            return  # it says again that its attempt is over
         if order is None or worker.settled or (order.job_id, order.generation) != (action.job_id, action.generation):
             return
         worker.settled = True
@@ -245,10 +325,14 @@ class Fleet:
 
     def _clean(self, worker: SimWorker, order: do.DispatchTo) -> None:
         removed = True
-        if self._world.backend.submitted[order.job_id].servers:
+        servers = bool(self._world.backend.submitted[order.job_id].servers)
+        if not servers and (away_s := self._world.trouble.engine_back_s()):
+            self.do(worker, away_s + 0.1, lambda: self._clean(worker, order))
+            return
+        if servers:
             removed = self._world.servers.removes(worker, order)
         elif place := self.places.get(order.place):
-            self._world.checks.place_removed(place)
+            self._world.checks.place_removed(place, durable=True)
             place.state = "removed"
         worker.order = None
         memory_bytes = self._world.chance.choice([1000, 1000, 2_000_000])
@@ -269,7 +353,8 @@ class Fleet:
                 place = self.places[name]
                 if not self._world.servers.sees(worker, place):
                     continue
-                holders = [w for w in self.workers.values() if w.alive and w.order and w.order.place == place.root()]
+                others = (w for w in self.workers.values() if w.alive and not w.settled)  # one that is settled removes it too
+                holders = [w for w in others if w.order and w.order.place == place.root()]
                 self._world.checks.place_reaped(place, holders)
                 place.state = "removed"
             self.say(worker, on.WorkerHasTidied(worker.name))
@@ -278,12 +363,14 @@ class Fleet:
 
 
 class SimStreamer:
-    """Knows who may write, and answers for summaries; both only as long as it lives."""
+    """Knows who may write as long as it lives, and what is durable for ever; takes only what follows, as the real one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._writers: dict[tuple[str, int], tuple[str, int]] = {}
+        self._durable: dict[str, int] = {}  # lines, by place
         self._alive = True
+        self._life = 0
 
     def begin(self) -> None:
         if self._world.plan.streamer_death_s < 1e8:
@@ -291,17 +378,29 @@ class SimStreamer:
 
     def _die(self) -> None:
         if self._world.troubled():
-            self._world.tell("streamer dies", "")
-            self.restart()
+            roles = self._world.roles
+            if not roles.watched:
+                self._world.fault("streamer killed")
+                self.restart()
+            elif STREAMER in roles.up:
+                self._world.fault("streamer killed")
+                roles.end(STREAMER, "SIGKILL")
             self.begin()
 
-    def restart(self) -> None:
+    def stop(self) -> None:
+        """It says and takes nothing any more."""
         self._writers.clear()
         self._alive = False
+        self._life += 1
+
+    def restart(self) -> None:
+        self.stop()
+        life = self._life
 
         def ready() -> None:
-            self._alive = True
-            tell(on.StreamerIsReady())
+            if life == self._life:
+                self._alive = True
+                tell(on.StreamerIsReady())
 
         tell = self._world.supervisor.answerer()
         self._world.clock.after(self._world.chance.choice([0.05, 1.0]), ready)
@@ -314,8 +413,34 @@ class SimStreamer:
     def takes(self, order: do.DispatchTo, worker: str) -> bool:
         return self._alive and self._writers.get((order.job_id, order.epoch)) == (worker, order.generation)
 
+    def has_all(self, place: Place) -> bool:
+        """Whether all that was printed there is durable."""
+        return self._durable.get(place.name, 0) >= place.lines
+
+    def send(self, worker: SimWorker, order: do.DispatchTo, place: Place) -> None:
+        """A worker sends what is not durable yet. On its way it may be lost, late, or repeated."""
+        world, chance = self._world, self._world.trouble_chance
+        after, upto = self._durable.get(place.name, 0), place.lines
+        if upto <= after:
+            return
+        delays = [0.01]
+        if world.troubled() and chance.random() < world.plan.batch_lost:
+            delays = chance.choice([[], [2.0], [0.01, 1.0]])
+            world.fault(("batch lost", "batch late", "batch twice")[len(delays) if delays != [2.0] else 1], place.job_id)
+        for delay_s in delays:
+            world.clock.after(delay_s, lambda: self._hear(worker, order, place, after, upto))
+
+    def _hear(self, worker: SimWorker, order: do.DispatchTo, place: Place, after: int, upto: int) -> None:
+        if not self.takes(order, worker.name) or self._world.trouble.spool_is_full():
+            return
+        if self._durable.get(place.name, 0) == after:
+            self._world.checks.lines_taken(worker, order)
+            self._durable[place.name] = upto
+
     def summarize(self, action: do.Summarize) -> None:
         lost = self._world.troubled() and self._world.chance.random() < self._world.plan.summary_lost
+        if lost:
+            self._world.fault("summary lost", action.job_id)
         if self._alive and not lost:
             tell = self._world.supervisor.answerer()
             summary = Summary(action.job_id, action.epoch, Position(), 1, b"", b"", truncated=False)

@@ -44,6 +44,25 @@ class Plan:
     server_dies: bool = False  # one of them, for good
     login_fails: float = 0.0
     removal_fails: float = 0.0
+    step_crash: int = 0  # the supervisor dies at exactly this step
+    worker_step_death: float = 0.0  # a worker dies, each time that it is about to do something
+    message_lost: float = 0.0  # of what workers say again, and of what they hear again
+    message_twice: float = 0.0
+    late_words: float = 0.0  # of a worker's deaths: what it said before is heard after it
+    delivered_again: float = 0.0  # each poll: a job that runs here or has ended
+    batch_lost: float = 0.0  # on its way to the streamer; or late, or twice
+    disk_full: int = 0
+    spool_full: int = 0
+    engine_away: int = 0
+    engine_crashes: int = 0
+    removed_by_others: int = 0
+    clock_jumps: int = 0
+    reboots: int = 0
+    server_reboots: int = 0
+    worker_hangs: float = 0.0  # of those that are stopped for a while: for ever
+    forkserver_kills: int = 0
+    forkserver_hangs: int = 0
+    streamer_hangs: int = 0
 
 
 def make_plan(chance: random.Random) -> Plan:
@@ -69,7 +88,7 @@ def make_plan(chance: random.Random) -> Plan:
     return Plan(
         rules=rules,
         jobs=chance.randint(1, 9),
-        trouble_s=chance.uniform(5, 25),
+        trouble_s=chance.uniform(4, 12),
         crash=sometimes(0.5, 0.03),
         lost_request=sometimes(0.5, 0.2),
         lost_answer=sometimes(0.5, 0.3),
@@ -118,4 +137,60 @@ def with_servers(plan: Plan, chance: random.Random) -> Plan:
         server_dies=chance.random() < 0.1,
         login_fails=chance.choice([0.0, 0.0, 0.2]),
         removal_fails=chance.choice([0.0, 0.2]),
+    )
+
+
+def with_trouble(plan: Plan, chance: random.Random) -> Plan:
+    """The same on a host that has its own troubles, in three of four histories."""
+    if chance.random() < 0.25:
+        return plan
+
+    def sometimes(share: float, most: float) -> float:
+        return chance.uniform(0, most) if chance.random() < share else 0.0
+
+    def some(*counts: int) -> int:
+        return chance.choice(counts)
+
+    delivered_again = sometimes(0.4, 0.4)
+    may_come_again = delivered_again or plan.other_host or plan.poison  # and would run anew if it were forgotten
+    keep = 10_000 if may_come_again else chance.choice([1, 3, 10_000])
+    return replace(
+        plan,
+        rules=replace(plan.rules, keep_done_jobs=keep),
+        step_crash=chance.randint(1, 120) if chance.random() < 0.4 else 0,
+        worker_step_death=sometimes(0.3, 0.05),
+        message_lost=sometimes(0.4, 0.3),
+        message_twice=sometimes(0.4, 0.3),
+        late_words=sometimes(0.5, 0.5),
+        delivered_again=delivered_again,
+        batch_lost=sometimes(0.5, 0.4),
+        disk_full=some(0, 0, 1, 2),
+        spool_full=some(0, 0, 1),
+        engine_away=some(0, 0, 1),
+        engine_crashes=some(0, 0, 0, 1),
+        removed_by_others=some(0, 0, 1, 2),
+        clock_jumps=some(0, 0, 1, 3),
+        reboots=some(0, 0, 0, 1, 2),
+        server_reboots=some(0, 0, 1) if plan.servers else 0,
+    )
+
+
+def with_watched(plan: Plan, chance: random.Random) -> Plan:
+    """The same where processes are watched, and hang, in a quarter of all histories: beats are many events."""
+    if chance.random() < 0.75:
+        return plan
+    rules = replace(
+        plan.rules,
+        hung_after_s=chance.choice([4.0, 6.0]),
+        restart_intensity=chance.choice([3, 20]),
+        restart_period_s=chance.choice([5.0, 60.0]),
+    )
+    return replace(
+        plan,
+        rules=rules,
+        worker_stop=chance.choice([0.0, 0.5, 1.0]),
+        worker_hangs=chance.choice([0.0, 0.5, 1.0]),
+        forkserver_kills=chance.choice([0, 0, 1, 2]),
+        forkserver_hangs=chance.choice([0, 0, 1]),
+        streamer_hangs=chance.choice([0, 0, 1]),
     )

@@ -67,6 +67,12 @@ class SimServers:
         """Whether it will never come back."""
         return any(end == math.inf for _, end in self._away[host_of(key)])
 
+    def reboot(self, key: str) -> str:
+        """A server is away for a moment, and with it all connections to it. Which host it was."""
+        host, now_s = host_of(key), self._world.clock.now_s
+        self._away[host].append((now_s, now_s + 1.0))
+        return host
+
     # --- connections -------------------------------------------------------------------------------------------------
 
     def dial(self, worker: SimWorker, key: str, then: Callable[[bool], None]) -> None:
@@ -81,7 +87,10 @@ class SimServers:
         worker.connections.discard(key)
         worker.dialing.add(key)
         self._count(key)
-        fails = not self.is_up(key) or (self._world.troubled() and self._chance.random() < self._world.plan.login_fails)
+        refused = self._world.troubled() and self._chance.random() < self._world.plan.login_fails
+        fails = not self.is_up(key) or refused
+        if fails:
+            self._world.fault("login failed" if refused else "server out of reach", f"{worker.name} {key}")
 
         def over() -> None:
             worker.dialing.discard(key)
@@ -200,6 +209,7 @@ class SimServers:
             elif place.state == "made":
                 place.state = "running"
                 place.starts += 1
+                place.prints(self._chance.randint(0, 3))
                 world.checks.script_starts(place, fleet.places.values())
                 ends = self._chance.choice(["completed"] * 4 + ["failed"])
                 outcome = outcome_of(ends, None if ends == "completed" else Reason.SCRIPT_EXIT)
@@ -236,7 +246,7 @@ class SimServers:
             world.fleet.finish(worker, order, outcome_of("cancelled", Reason.CANCELLED))
             return
         wait_s = 10 + world.plan.rules.unreachable_after_s
-        give_up_ms = self._give_up_ms.setdefault((order.job_id, order.attempt), world.clock.unix_ms() + round(wait_s * 1000))
+        give_up_ms = self._give_up_ms.setdefault((order.job_id, order.attempt), world.clock.host_unix_ms() + round(wait_s * 1000))
         error = ExecutionError(Reason.UNREACHABLE, f"no answer from {key}").report()
         worker.parks = on.AttemptParked(worker.name, order.job_id, order.generation, key, error, give_up_ms, begun)
         world.fleet.finish(worker, order, None)
@@ -249,6 +259,8 @@ class SimServers:
             return False
         places = [place for place in fleet.places.values() if place.root() == order.place]
         fails = self._world.troubled() and self._chance.random() < self._world.plan.removal_fails
+        if fails:
+            self._world.fault("removal failed on a server", order.job_id)
         if fails or not all(place.key in worker.connections and self.is_up(place.key) for place in places):
             return False
         for place in places:

@@ -136,7 +136,8 @@ class Dispatch:
     `fresh`: nobody has ever read from this job (first generation, no `next_sequence` from the backend), so the reader need
     not ask the streamer first. `adopt`: another worker may have made the place already; `begun`: and is known to have started
     the script in it (`begun_at`: in which of several places).
-    `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only).
+    `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only). `placed_ms` (Unix): when the
+    place was named.
     """
 
     job_id: str
@@ -150,6 +151,7 @@ class Dispatch:
     begun: bool = False
     begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
+    placed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ class AttemptParked:
     """The place cannot be reached, so the attempt waits there without a worker; everything read is durable.
 
     Repeated until `Settled` comes. `error` says why, for people, and is how the job ends if nobody gets there until
-    `give_up_ms` (Unix). `begun`: its script has been started.
+    `give_up_ms` (Unix). `begun`: its script has been started. `touched`: something of the place may be there.
     """
 
     worker: str
@@ -296,6 +298,7 @@ class AttemptParked:
     error: ErrorReport
     give_up_ms: int
     begun: bool
+    touched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,6 +471,9 @@ class StreamerBeat:
     lines_refused: int
     spool_bytes: int
     reconnects: int
+    spool_full: bool
+    spool_max_bytes: int
+    given_up_lines: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -488,6 +494,25 @@ class CancelHeard:
     """The backend said over the WebSocket that this job was cancelled."""
 
     job_id: str
+
+
+# --- supervisor -> monitor (PUB), monitor -> supervisor -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisorBeat:
+    """At least once a second; `progress` rises with each round of its loop, and while that waits for disk space."""
+
+    pid: int
+    progress: int
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorBeat:
+    """Every heartbeat interval; `progress` rises with each round of its loop."""
+
+    progress: int
+    memory_bytes: int
 
 
 Message = (
@@ -524,6 +549,8 @@ Message = (
     | StreamerBeat
     | Summary
     | CancelHeard
+    | SupervisorBeat
+    | MonitorBeat
 )
 
 # The number of a message on the wire. Numbers are never used twice.
@@ -557,6 +584,8 @@ MESSAGES: Mapping[int, type[Message]] = {
     41: StreamerBeat,
     42: Summary,
     43: CancelHeard,
+    44: SupervisorBeat,
+    45: MonitorBeat,
     50: AttemptParked,
     51: Connected,
     52: ServerSeen,

@@ -7,15 +7,20 @@ as its process (prctl(2)).
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import importlib
 import os
 import signal
+import sys
 from collections.abc import Mapping
 
 import setproctitle
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _libc = ctypes.CDLL(None, use_errno=True)
+# Whoever has loaded this module: of a process that was forked the forkserver. A child that asked for its parent itself could get
+# an answer from after the forkserver's death, and would live on.
+_LOADED_BY = os.getpid()
 
 
 class OrphanedError(RuntimeError):
@@ -33,9 +38,22 @@ def die_with_parent(parent_pid: int) -> None:
         raise OrphanedError(f"parent {parent_pid} is gone")
 
 
-def run_by_name(module: str, settings: Mapping[str, object]) -> None:
-    """Call `main(settings)` of a module that the caller does not import itself: how the supervisor starts a worker."""
-    importlib.import_module(module).main(settings)
+def dump_on_request() -> None:
+    """On SIGUSR2 write where all threads are to stderr: what is asked of a process that makes no progress, before it is ended."""
+    faulthandler.register(signal.SIGUSR2)
+
+
+def run_forked(module: str, settings: Mapping[str, object]) -> None:
+    """A forked process: it dies with the forkserver, leaves the terminal's signals to the supervisor, and calls `main(settings)`.
+
+    `module` is one that the caller does not import itself. What `main` returns is the exit code, None is 0.
+    """
+    die_with_parent(_LOADED_BY)
+    dump_on_request()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    sys.exit(importlib.import_module(module).main(settings))
 
 
 def set_title(role: str) -> None:

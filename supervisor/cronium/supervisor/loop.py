@@ -1,15 +1,19 @@
 """The supervisor's event loop: bytes in, events to the core, writes to the journal, actions out. Single-threaded.
 
-It decides nothing about jobs. One poller waits for everything: workers and streamer (ROUTER), deaths (pidfds), the backend's
-answers, signals. A step's writes are committed before any of its actions is carried out; when the disk is full the step waits.
+It decides nothing about jobs. One poller waits for everything: workers, streamer and monitor (ROUTER), deaths (pidfds), the
+backend's answers, signals. A step's writes are committed before any of its actions is carried out; when the disk is full the
+step waits.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
+import signal
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
@@ -24,14 +28,17 @@ from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
+from cronium.supervisor.core.roles import FORKSERVER
 from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
-from cronium.supervisor.pool.roles import Role
-from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.pool.forks import Started
+from cronium.supervisor.pool.staff import Staff
+from cronium.supervisor.pulse import Pulse
 from cronium.supervisor.translate import OrderWithJob, event_of, message_of, message_with_job
 
 _DISK_PAUSE_S = 1.0
 _LAST_TIDY_S = 0.9
+_MOST_BEFORE_A_LOOK = 10_000
 _log = structlog.get_logger()
 
 
@@ -41,8 +48,8 @@ class Orders(Protocol):
     def fileno(self) -> int:
         """Readable when there is something new."""
 
-    def events(self, busy: int) -> list[on.Event]:
-        """What the core is to be told; `busy` jobs are running."""
+    def events(self, busy: int, *, stuck: bool = False) -> list[on.Event]:
+        """What the core is to be told; `busy` jobs are running. `stuck`: it is told later, as nothing can be written down."""
 
     def leave_now(self, now_s: float) -> bool:
         """Whether to leave, whatever still runs."""
@@ -55,15 +62,15 @@ class Loop:
         self,
         core: Core,
         journal: Journal,
-        pool: WorkerPool,
+        staff: Staff,
         lanes: BackendLanes,
-        roles: tuple[Role, ...],
         orders: Orders,
         runtime_dir: Path,
         health: HealthReport,
+        heartbeat_s: float,
     ) -> None:
-        self._core, self._journal, self._pool, self._lanes, self._roles, self._orders = core, journal, pool, lanes, roles, orders
-        self._context = zmq.Context()
+        self._core, self._journal, self._staff, self._lanes, self._orders = core, journal, staff, lanes, orders
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a new process may take an old identity
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be delivered is told, not dropped unseen
@@ -71,24 +78,24 @@ class Loop:
         (runtime_dir / SUPERVISOR).unlink(missing_ok=True)
         self._router.bind(endpoint(runtime_dir, SUPERVISOR))
         self._poller = zmq.Poller()
-        for descriptor in (lanes.fileno(), pool.fileno(), orders.fileno()):
+        for descriptor in (lanes.fileno(), staff.fileno(), orders.fileno()):
             self._poller.register(descriptor, zmq.POLLIN)
         self._poller.register(self._router, zmq.POLLIN)
+        self._pulse = Pulse(self._context, runtime_dir, heartbeat_s)
         self._watched: dict[int, str] = {}
+        self._later: deque[on.Event] = deque()  # what came up while a step was being carried out, or waited for the disk
         self._leaving = False
+        self._exit_code = 0
         self._handled = 0
         self._health = health
         self._api_works = False
 
-    def run(self) -> None:
-        """Until the core says Exit or a person insists."""
-        for role in self._roles:
-            if role.process is None:  # the queue was started before: its address was needed
-                role.start()
-            self._poller.register(role.descriptor, zmq.POLLIN)
+    def run(self) -> int:
+        """Until the core says Exit or a person insists; the process's exit code."""
         self._handle(on.Tick())
         while not self._leaving:
             ready = dict(self._poller.poll(self._pause_ms()))
+            self._pulse.round(time.monotonic())
             handled = self._handled
             if self._router in ready:
                 self._receive()
@@ -96,28 +103,28 @@ class Loop:
                 for event in self._lanes.take():
                     self._api_works = not isinstance(event, on.PollFailed | on.Unanswered)
                     self._handle(event)
-            if self._pool.fileno() in ready:
-                self._workers_started()
+            if self._staff.fileno() in ready:
+                self._started()
             self._deaths(ready)
-            self._start_roles()
-            for event in self._orders.events(sum(1 for w in self._core.workers() if w.job_id is not None)):
+            for event in self._orders.events(self._busy()):
                 self._handle(event)
+            while self._later and not self._leaving:
+                self._handle(self._later.popleft())
+            if time.monotonic() >= self._core.next_look_s():
+                self._look()
             if self._handled == handled:  # every event makes the core look at all that is due
                 self._handle(on.Tick())
             if self._health.is_due(time.monotonic()):
                 self._say_health()
             self._leaving = self._leaving or self._orders.leave_now(time.monotonic())
+        return self._exit_code
 
     def close(self, grace_s: float = 0.8) -> None:
         """End all our processes; what runs in places goes on."""
         self._tidy_last()
         deadline_s = time.monotonic() + grace_s
         self._send(STREAMER_IDENTITY, StopStreamer())
-        for role in self._roles:
-            role.ask_to_stop()
-        self._pool.close()
-        for role in self._roles:
-            role.stop(deadline_s)
+        self._staff.close(deadline_s)
         self._context.destroy(linger=0)
         self._journal.close()
 
@@ -141,12 +148,14 @@ class Loop:
     # --- what comes in -----------------------------------------------------------------------------------------------
 
     def _pause_ms(self) -> int:
+        if self._later:
+            return 0
         now = _now()
-        due = min([self._core.next_due_s(now), *(d for role in self._roles if (d := role.due_s()) is not None)])
-        return max(0, round((due - now.mono_s) * 1000 + 0.5))
+        due = min(self._core.next_due_s(now), self._core.next_look_s(), self._pulse.next_due_s())
+        return 0 if due <= now.mono_s else round((due - now.mono_s) * 1000 + 0.5)
 
-    def _receive(self) -> None:
-        for _ in range(200):  # then look at the others again
+    def _receive(self, most: int = 200) -> None:
+        for _ in range(most):  # then look at the others again
             try:
                 identity, frame = self._router.recv_multipart(zmq.DONTWAIT)
             except zmq.Again:
@@ -160,38 +169,61 @@ class Loop:
                 continue
             if isinstance(message, StreamerBeat):
                 self._health.beat(message, time.monotonic())
-            elif (event := event_of(message)) is not None:
+            if (event := event_of(message)) is not None:
                 self._handle(event)
 
     def _say_health(self) -> None:
-        body = self._health.body(self._core.counts(), self._core.servers(), api_works=self._api_works, now_s=time.monotonic())
+        body = self._health.body(
+            self._core.counts(),
+            self._core.servers(),
+            self._core.processes(),
+            api_works=self._api_works,
+            now_s=time.monotonic(),
+        )
         self._lanes.submit(do.SayHealth(body))
 
-    def _workers_started(self) -> None:
-        for started in self._pool.started():
+    def _look(self) -> None:
+        """Whoever is judged now must have been heard before."""
+        self._receive(_MOST_BEFORE_A_LOOK)
+        self._handle(on.Looked(self._staff.awake(self._core.mute())))
+
+    def _started(self) -> None:
+        for started in self._staff.started():
+            self._came_up(started)
+        self._watch()
+
+    def _came_up(self, started: Started) -> None:
+        """A worker says itself that it is ready."""
+        if started.name in self._staff.roles:
             if started.pid is None:
-                self._handle(on.WorkerDied(started.name, started.error))
-        self._watched = self._pool.descriptors()
-        for descriptor in self._watched:
-            self._poller.register(descriptor, zmq.POLLIN)
+                self._later.append(on.RoleDied(started.name, started.error))
+            else:
+                self._later.append(on.RoleStarted(started.name))
+        elif started.pid is None:
+            self._later.append(on.WorkerDied(started.name, started.error))
+
+    def _watch(self) -> None:
+        """Have the poller wait for the death of everybody who is there now."""
+        descriptors = self._staff.descriptors()
+        for descriptor in self._watched.keys() - descriptors.keys():
+            self._poller.unregister(descriptor)
+        for descriptor in descriptors:
+            self._poller.register(descriptor, zmq.POLLIN)  # once more changes nothing
+        self._watched = descriptors
 
     def _deaths(self, ready: Mapping[object, int]) -> None:
-        for descriptor in [d for d in self._watched if d in ready]:
-            name = self._watched.pop(descriptor)
+        dead = [(descriptor, name) for descriptor, name in self._watched.items() if descriptor in ready]
+        if not dead:
+            return
+        # Who dies with the forkserver can be seen a moment before it: its death has to be said first, as theirs follows from it.
+        server = [(descriptor, name) for descriptor, name in self._watched.items() if name == FORKSERVER and _is_over(descriptor)]
+        for descriptor, name in [*server, *(one for one in dead if one[1] != FORKSERVER)]:
+            if self._watched.pop(descriptor, None) is None:
+                continue
             self._poller.unregister(descriptor)
             self._receive()  # what it said before it died counts
-            self._handle(on.WorkerDied(name, self._pool.reap(name)))
-        for role in self._roles:
-            if role.descriptor >= 0 and role.descriptor in ready:
-                self._poller.unregister(role.descriptor)
-                role.died(time.monotonic())
-
-    def _start_roles(self) -> None:
-        for role in self._roles:
-            due_s = role.due_s()
-            if due_s is not None and time.monotonic() >= due_s:
-                role.start()
-                self._poller.register(role.descriptor, zmq.POLLIN)
+            reason = self._staff.reap(name)
+            self._handle(on.RoleDied(name, reason) if name in self._staff.roles else on.WorkerDied(name, reason))
 
     # --- what goes out -----------------------------------------------------------------------------------------------
 
@@ -214,11 +246,12 @@ class Loop:
                 if not told:
                     _log.error("the journal cannot be written, everything waits: free some disk space", error=str(error))
                     told = True
-                self._orders.events(0)
-                if self._orders.leave_now(time.monotonic()):
+                self._later.extend(self._orders.events(self._busy(), stuck=True))
+                if self._leaving or self._orders.leave_now(time.monotonic()):
                     self._leaving = True
                     return False
-                time.sleep(_DISK_PAUSE_S)
+                self._pulse.round(time.monotonic())  # this is no hang
+                select.select([self._orders.fileno()], [], [], _DISK_PAUSE_S)
             else:
                 return True
 
@@ -230,17 +263,28 @@ class Loop:
                 self._send(*message_with_job(action, self._journal.payload(action.job_id)))
                 _log_order(action)
             case do.StartWorker(name, number):
-                self._pool.start(name, number)
-            case do.KillWorker(worker, reason):
-                _log.warning("ending a worker", worker=worker, error=reason)
-                self._pool.kill(worker)
+                self._staff.start_worker(name, number)
+            case do.StartRole(role):
+                if (started := self._staff.start_role(role)) is not None:
+                    self._came_up(started)
+                self._watch()
+            case do.DumpStack(name):
+                self._staff.signal(name, signal.SIGUSR2)
+            case do.KillWorker(name, reason) | do.EndRole(name, reason):
+                _log.warning("ending a process", process=name, error=reason)
+                self._staff.kill(name)
             case do.Note(level, message, job_id, details):
                 values = {} if job_id is None else {"job_id": job_id}
                 getattr(_log, level)(message, **values, **dict(details))
-            case do.Exit():
-                self._leaving = True
+            case do.Exit(code, reason):
+                if code:
+                    _log.error("leaving, so that whoever has started the supervisor decides", error=reason, code=code)
+                self._leaving, self._exit_code = True, code
             case _:
                 self._send(*message_of(action))
+
+    def _busy(self) -> int:
+        return sum(1 for worker in self._core.workers() if worker.job_id is not None)
 
     def _send(self, identity: bytes, message: Message) -> None:
         """To a worker or the streamer. One that is gone misses it: its death, or its Ready, makes the core say it again."""
@@ -260,6 +304,11 @@ def _log_order(order: OrderWithJob) -> None:
             _log.debug("warming up for jobs like this one", job_id=job_id, worker=worker)
         case do.CleanUpAt(worker, job_id, places):
             _log.info("cleaning up", job_id=job_id, worker=worker, places=places)
+
+
+def _is_over(descriptor: int) -> bool:
+    """Whether the process of this pidfd is dead."""
+    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def _now() -> on.Now:

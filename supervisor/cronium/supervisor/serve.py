@@ -13,7 +13,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -23,19 +23,21 @@ from cronium.common.config.model import Config
 from cronium.common.crypto import load_seal
 from cronium.common.errors import CroniumError
 from cronium.common.ids import installation_id
-from cronium.common.process import set_title
+from cronium.common.process import dump_on_request, set_title
 from cronium.supervisor.backend.contract import ContractBackend
 from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.decisions import PollRules
+from cronium.supervisor.core.roles import MONITOR, QUEUE, STREAMER
 from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop, prepare_runtime_dir
+from cronium.supervisor.pool.forks import Forks
 from cronium.supervisor.pool.roles import Role
-from cronium.supervisor.pool.settings import worker_settings
-from cronium.supervisor.pool.workers import WorkerPool
+from cronium.supervisor.pool.settings import heartbeat_s, monitor_settings, worker_settings
+from cronium.supervisor.pool.staff import Forked, Staff
 from cronium.supervisor.stop import StopOrders
 from cronium.supervisor.streamer.settings import StreamerSettings
 
@@ -62,9 +64,13 @@ class Backend:
         return f"Backend({self.http_url!r}, {self.websocket_url!r})"
 
 
-def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> None:
-    """Run until stopped. `tell` shows a line to a person in front of a terminal. Raises CroniumError when it cannot start."""
+def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> int:
+    """Run until stopped; the exit code: 0, or 70 when the restart intensity was exceeded.
+
+    `tell` shows a line to a person in front of a terminal. Raises CroniumError when it cannot start.
+    """
     set_title("supervisor")
+    dump_on_request()
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_runtime_dir(config.runtime_dir)
     with _only_one(config.state_dir):
@@ -75,21 +81,26 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> N
         orders = StopOrders(config.jobs.on_stop, tell)
         orders.install()
         backend = start_queue(config, tell) if standalone else _configured(config)
-        streamer = Role(
-            "streamer", "cronium.supervisor.streamer", lambda: _streamer_settings(config, backend, installation).pack()
-        )
         journal = Journal(config.state_dir / "journal.db", seal)
         memory = journal.load()
-        core = Core(_rules(config, installation), secrets.randbits(64))
+        staff = Staff(
+            Forks(config.runtime_dir),
+            worker_settings(config, installation),
+            {
+                STREAMER: Forked("cronium.supervisor.streamer.main", lambda: _streamer_settings(config, backend, installation)),
+                MONITOR: Forked("cronium.supervisor.monitor.main", lambda: monitor_settings(config)),
+            },
+            backend.queue,
+        )
+        core = Core(_rules(config, installation), secrets.randbits(64), staff.roles)
         core.restore(memory.records, memory.ended, memory.poll_key)
-        pool = WorkerPool(worker_settings(config, installation), config.runtime_dir)
         lanes = BackendLanes(lambda: _speaker(config, backend, installation))
-        roles = (streamer,) if backend.queue is None else (backend.queue, streamer)
-        loop = Loop(core, journal, pool, lanes, roles, orders, config.runtime_dir, HealthReport(installation))
+        health = HealthReport(installation)
+        loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, health, heartbeat_s(config))
         _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
         tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
         try:
-            loop.run()
+            return loop.run()
         finally:
             loop.close()
             _remove_sockets(config.runtime_dir)
@@ -111,7 +122,7 @@ def start_queue(config: Config, tell: Callable[[str], None]) -> Backend:
         "log_level": config.monitoring.logging.level,
         "log_format": config.monitoring.logging.format,
     }
-    role = Role("standalone queue", "cronium.supervisor.standalone", lambda: json.dumps(settings).encode(), wants_stdout=True)
+    role = Role(QUEUE, "cronium.supervisor.standalone", lambda: json.dumps(settings).encode(), wants_stdout=True)
     role.start()
     ready = _ready_line(role)
     settings["port"] = ready["port"]  # a queue that is started again stays where it was
@@ -160,6 +171,9 @@ def _rules(config: Config, installation: str) -> Rules:
         worker_start_s=config.workers.start_timeout,
         max_worker_deaths=jobs.max_worker_deaths,
         status_interval_s=jobs.status_interval,
+        keep_done_s=jobs.keep_done,
+        keep_done_jobs=jobs.keep_done_jobs,
+        keep_done_bytes=jobs.keep_done_size,
         retry_first_s=retry.initial_delay,
         retry_longest_s=retry.max_delay,
         connections_per_server=ssh.connection_pool.max_per_server,
@@ -170,10 +184,13 @@ def _rules(config: Config, installation: str) -> Rules:
         breaker_fails=ssh.circuit_breaker.when_open == "fail",
         unreachable_after_s=ssh.unreachable_after,
         remote_ttl_s=ssh.execution.remote_ttl,
+        hung_after_s=config.workers.hung_after,
+        restart_intensity=config.workers.restart_intensity,
+        restart_period_s=config.workers.restart_period,
     )
 
 
-def _streamer_settings(config: Config, backend: Backend, installation: str) -> StreamerSettings:
+def _streamer_settings(config: Config, backend: Backend, installation: str) -> dict[str, object]:
     settings = StreamerSettings(
         parent_pid=os.getpid(),
         runtime_dir=str(config.runtime_dir),
@@ -184,23 +201,29 @@ def _streamer_settings(config: Config, backend: Backend, installation: str) -> S
         token=backend.token,
         orchestrator_id=installation,
         version=VERSION,
-        heartbeat_s=config.workers.heartbeat_interval,
+        heartbeat_s=heartbeat_s(config),
         log_level=config.monitoring.logging.level,
         log_format=config.monitoring.logging.format,
     ).with_logging(config.logging)
-    return replace(settings, websocket_url=backend.websocket_url)
+    return asdict(replace(settings, websocket_url=backend.websocket_url))
 
 
 @contextmanager
 def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder's lock: the kernel gives it back when we die, so having it means that the last one is gone."""
-    with (state_dir / "lock").open("w") as file:
+    """Hold the state folder's lock: the kernel gives it back when we die, so having it means that the last one is gone.
+
+    Its text is our pid, for whoever has something to tell us (`cronium-supervisor drain`).
+    """
+    with (state_dir / "lock").open("a") as file:  # not "w": that would cut the text of whoever holds it
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StartError(
                 f"another supervisor uses the state folder {state_dir}: stop it, or name another folder (CRONIUM_STATE_DIR)"
             ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
         yield
 
 

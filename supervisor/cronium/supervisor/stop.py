@@ -43,14 +43,18 @@ class StopOrders:
         """See `loop.Orders`."""
         return self._descriptor
 
-    def events(self, busy: int) -> list[on.Event]:
-        """See `loop.Orders`."""
+    def events(self, busy: int, *, stuck: bool = False) -> list[on.Event]:
+        """See `loop.Orders`. Where nothing can be written down nothing can be waited for, so the first SIGINT already leaves."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._descriptor, 64)
         new, self._new = self._new, []
         out: list[on.Event] = []
         for number in new:
-            out.extend(self._obey(number, busy))
+            if stuck and number == signal.SIGINT:
+                self._tell("Nothing can be written down, so nothing is waited for. Jobs go on in their places.")
+                self._detach = True
+            else:
+                out.extend(self._obey(number, busy))
         self._busy = busy
         if self._ended_s is not None and not self._killed:
             self._killed = True

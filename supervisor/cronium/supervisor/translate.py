@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import structlog
 
-from cronium.common.addresses import STREAMER_IDENTITY
+from cronium.common.addresses import MONITOR_IDENTITY, STREAMER_IDENTITY
 from cronium.common.messages import (
     Announce,
     AskSummary,
@@ -25,12 +25,14 @@ from cronium.common.messages import (
     Housekeep,
     HousekeepingDone,
     Message,
+    MonitorBeat,
     PlacesSeen,
     PlacesUnknown,
     ReleaseConnections,
     ServerSeen,
     Settled,
     StopWorker,
+    StreamerBeat,
     StreamerReady,
     Summary,
     WarmUp,
@@ -61,8 +63,12 @@ def event_of(message: Message) -> on.Event | None:
     match message:
         case WorkerReady(worker):
             return on.WorkerIsReady(worker)
-        case WorkerBeat(worker, _, memory_bytes):
-            return on.WorkerBeats(worker, memory_bytes)
+        case WorkerBeat(worker, progress, memory_bytes):
+            return on.Beats(worker, progress, memory_bytes)
+        case StreamerBeat(progress, memory_bytes):
+            return on.Beats(STREAMER_IDENTITY.decode(), progress, memory_bytes)
+        case MonitorBeat(progress, memory_bytes):
+            return on.Beats(MONITOR_IDENTITY.decode(), progress, memory_bytes)
         case WorkerIdle(worker, job_id, generation, memory_bytes, removed):
             return on.WorkerIsIdle(worker, job_id, generation, memory_bytes, removed)
         case PlacesSeen(worker, places):
@@ -75,8 +81,8 @@ def event_of(message: Message) -> on.Event | None:
             return on.AttemptSaid(worker, job_id, generation, None, percentage, text)
         case AttemptEnded(worker, job_id, generation, outcome):
             return on.AttemptOver(worker, job_id, generation, outcome)
-        case AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun):
-            return on.AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun)
+        case AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun, touched):
+            return on.AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun, touched)
         case Connected(worker, servers, slots):
             return on.WorkerIsConnected(worker, servers, slots)
         case ServerSeen(worker, server, reached, reason):
@@ -98,8 +104,10 @@ def message_with_job(order: OrderWithJob, job: bytes) -> tuple[bytes, Message]:
     """The same for orders that carry the job as the backend gave it."""
     worker = order.worker.encode()
     match order:
-        case do.DispatchTo(_, job_id, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished):
-            return worker, Dispatch(job_id, job, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished)
+        case do.DispatchTo(_, job_id, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished, placed_ms):
+            return worker, Dispatch(
+                job_id, job, attempt, generation, epoch, place, fresh, adopt, begun, begun_at, finished, placed_ms
+            )
         case do.WarmUpAt():
             return worker, WarmUp(job)
         case do.CleanUpAt(_, job_id, places):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cronium.common.crypto import KEY_FILE, KEY_VARIABLE, Seal, SealError, load_seal
+from cronium.common.crypto import KEY_FILE, KEY_VARIABLE, OLD_KEYS_VARIABLE, Seal, SealError, load_seal, rotate
 
 _KEY = bytes(range(32))
 
@@ -94,3 +94,33 @@ def test_another_key_does_not_open_it_and_the_text_says_which_to_put_back(tmp_pa
     sealed = load_seal(tmp_path, {}).close(b"clear", "job 7")
     with pytest.raises(SealError, match=f"of job 7.*{KEY_FILE}"):
         Seal(_KEY).open(sealed, "job 7")
+
+
+def test_older_keys_only_open(tmp_path: Path) -> None:
+    new, old, older = (base64.b64encode(bytes([number]) * 32).decode() for number in range(3))
+    with_old = load_seal(tmp_path, {KEY_VARIABLE: new, OLD_KEYS_VARIABLE: f"{old}, {older},"})
+    for number in range(3):
+        assert with_old.open(Seal(bytes([number]) * 32).close(b"x", "job"), "job") == b"x"
+    assert Seal(bytes(32)).open(with_old.close(b"x")) == b"x", "closed with the first"
+    (tmp_path / KEY_FILE).write_text(f"{new}\n{old}\n\n{older}\n")
+    (tmp_path / KEY_FILE).chmod(0o600)
+    assert load_seal(tmp_path, {}).known_ids == with_old.known_ids
+    assert load_seal(tmp_path, {}).key_id == with_old.key_id
+
+
+def test_a_malformed_old_key_is_told(tmp_path: Path) -> None:
+    good = base64.b64encode(bytes(32)).decode()
+    with pytest.raises(SealError, match=OLD_KEYS_VARIABLE):
+        load_seal(tmp_path, {KEY_VARIABLE: good, OLD_KEYS_VARIABLE: "YWJj"})
+
+
+def test_a_file_that_is_none_of_ours_is_not_rotated(tmp_path: Path) -> None:
+    path = tmp_path / KEY_FILE
+    with pytest.raises(FileNotFoundError):
+        rotate(tmp_path)
+    for text, mode in (("", 0o600), ("no key\n", 0o600), (base64.b64encode(bytes(32)).decode(), 0o644)):
+        path.write_text(text)
+        path.chmod(mode)
+        with pytest.raises(SealError):
+            rotate(tmp_path)
+        assert path.read_text() == text

@@ -9,11 +9,14 @@ from cronium.common.messages import (
     CleanUp,
     Connected,
     Dispatch,
+    MonitorBeat,
     ReleaseConnections,
     ServerOutcome,
     ServerSeen,
     Slot,
+    StreamerBeat,
     WarmUp,
+    WorkerBeat,
     WorkerIdle,
 )
 from cronium.supervisor.core import actions as do
@@ -33,6 +36,13 @@ def test_what_workers_say() -> None:
     assert event_of(ServerSeen("w", "s", reached=False, reason="why")) == on.ServerSeen("w", "s", reached=False, reason="why")
     assert event_of(CleanedUp("w", "a", ("p",))) == on.LeftoversCleaned("w", "a", ("p",))
     assert event_of(WorkerIdle("w", "a", 2, 5, removed=False)) == on.WorkerIsIdle("w", "a", 2, 5, removed=False)
+
+
+def test_everybodys_beat_is_one_event() -> None:
+    beat = StreamerBeat(3, 10, True, 0, 0, 0, 0, 0, False, 0, 0)
+    assert event_of(WorkerBeat("worker-1", 3, 10)) == on.Beats("worker-1", 3, 10)
+    assert event_of(beat) == on.Beats("streamer", 3, 10)
+    assert event_of(MonitorBeat(3, 10)) == on.Beats("monitor", 3, 10)
 
 
 def test_what_they_are_told() -> None:

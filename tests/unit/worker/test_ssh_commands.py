@@ -31,8 +31,8 @@ from cronium.worker.ssh.commands import (
 
 PLACE = RemotePlace("/tmp/cro'nium \\ä!", "cronium-a-0011")
 BOOT = "4a8c41ff-c7f3-42a4-bed5-f605f416a873"
-READY = f"@cronium ready uid=1000 boot={BOOT} place=yes\n".encode()
-FACTS = Facts(1000, BOOT, there=True)
+READY = f"@cronium ready uid=1000 boot={BOOT} up=77 place=yes\n".encode()
+FACTS = Facts(1000, BOOT, there=True, up_s=77)
 LOOK = f"@cronium look launcher=alive begun=no gate=yes place=yes boot={BOOT}".encode()
 
 
@@ -105,8 +105,8 @@ def test_a_command_s_error_is_raised() -> None:
         bytes(MAX_BEFORE_MARKER_BYTES + 1),
         b"@cronium " + b"x" * 5000,
         b"@cronium ready\n",
-        b"@cronium ready uid=-1 boot=x place=yes\n",
-        b"@cronium ready uid=\xd9\xa1 boot=x place=yes\n",
+        b"@cronium ready uid=-1 boot=x up=1 place=yes\n",
+        b"@cronium ready uid=\xd9\xa1 boot=x up=1 place=yes\n",
         b"@cronium \xff\xfe\n",
     ],
 )

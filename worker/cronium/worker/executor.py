@@ -26,6 +26,7 @@ class Attempt:
     have started the script (`begun_at`: in which of several).
     `position`: where to read on (its marks are at the start for a place nobody has read).
     `finished`: servers on which an earlier attempt has succeeded.
+    `placed_ms` (Unix): when the place was named; 0 if that is not known.
     """
 
     job: Job
@@ -36,6 +37,7 @@ class Attempt:
     begun: bool = False
     begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
+    placed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +106,14 @@ class Parked:
     """The last update instead of Complete: a place cannot be reached, and the attempt goes on there without us.
 
     Somebody takes it over later, until `give_up_ms` (Unix); `error` is then its end. `begun`: the script has been started.
+    `touched`: something of the place may be there.
     """
 
     server: str
     error: ErrorReport
     give_up_ms: int
     begun: bool
+    touched: bool = True
 
 
 Update = Log | Gap | Told | Labels | Status | Progress | Complete | Parked
@@ -138,6 +142,9 @@ class Control(Protocol):
 
     def patience_s(self) -> float:
         """How long an executor may hold on to a place that it cannot reach; then the attempt is `Parked`."""
+
+    def engine_patience_s(self) -> float:
+        """How long an attempt whose script has not begun may wait for an engine that does not answer."""
 
 
 class Executor(Protocol):

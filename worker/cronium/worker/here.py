@@ -188,6 +188,10 @@ class Here:
         """See `Control.patience_s`. A person waits; nobody else would come back to the place."""
         return math.inf
 
+    def engine_patience_s(self) -> float:
+        """See `Control.engine_patience_s`. A person is told at once, and starts it."""
+        return 0.0
+
     def cancelled(self) -> int:
         """See `Control.cancelled`. An output that nobody reads any more ends the job as well."""
         if self._pipes.broken is not None and not self._told:

@@ -1,14 +1,12 @@
 """A worker process: forked by the forkserver with everything loaded, it takes one job after another until it is told to stop.
 
-`main` is the target of `multiprocessing`'s process object. Nothing is shared with another worker.
+`main` is called in the forked process (`common.process.run_forked`). Nothing is shared with another worker.
 """
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
-import signal
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +26,7 @@ from cronium.common.messages import (
     WorkerIdle,
     WorkerReady,
 )
-from cronium.common.process import die_with_parent, set_title
+from cronium.common.process import set_title
 from cronium.worker.errands import Errands
 from cronium.worker.housekeeping import Housekeeping
 from cronium.worker.registry import Executors
@@ -38,19 +36,12 @@ from cronium.worker.sockets import Sockets
 
 _IDLE_WAIT_S = 3600.0
 _IDLE_EVERY_S = 5.0
-# This module is loaded in the forkserver, before any worker is forked. A worker that asked for its parent itself could get an
-# answer from after the forkserver's death, and would live on.
-_FORKSERVER_PID = os.getpid()
 _log = structlog.get_logger()
 
 
 def main(fields: Mapping[str, Any]) -> None:
-    """Run until StopWorker; `fields` are those of WorkerSettings. Signals of the terminal are the supervisor's, not ours."""
-    die_with_parent(_FORKSERVER_PID)
+    """Run until StopWorker; `fields` are those of WorkerSettings."""
     settings = WorkerSettings(**fields)
-    faulthandler.register(signal.SIGUSR2)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     configure_logging("worker", settings.level, settings.log_format)
     structlog.contextvars.bind_contextvars(worker=settings.name)
     gc.freeze()

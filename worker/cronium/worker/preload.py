@@ -11,7 +11,7 @@ import os
 import signal
 import tempfile
 
-from cronium.common.process import die_with_parent, set_title
+from cronium.common.process import die_with_parent, dump_on_request, set_title
 from cronium.worker import main
 
 SUPERVISOR_PID_VARIABLE = "CRONIUM_SUPERVISOR_PID"
@@ -20,7 +20,9 @@ RUNTIME_DIR_VARIABLE = "CRONIUM_FORKSERVER_DIR"
 if (_supervisor := os.environ.get(SUPERVISOR_PID_VARIABLE)) is not None:
     die_with_parent(int(_supervisor))
     set_title("forkserver")
+    dump_on_request()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGQUIT, signal.SIG_IGN)
     tempfile.tempdir = os.environ.get(RUNTIME_DIR_VARIABLE)
     gc.collect()
     gc.freeze()

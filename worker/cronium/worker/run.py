@@ -40,6 +40,7 @@ from cronium.worker.sockets import Sockets
 
 T = TypeVar("T")
 _PATIENCE_S = 10.0  # a connection that breaks is made anew meanwhile; a worker is not held for longer
+_ENGINE_PATIENCE_S = 600.0  # it comes back with a restart; until then no job that needs it could run anyway
 _REPEAT_S = 1.0  # how often what must be heard is said again
 _CLEANUP_PAUSES_S = (0.2, 1.0, 5.0, 15.0, 30.0)  # between tries to remove a place; the reaper has the rest
 _log = structlog.get_logger()
@@ -102,7 +103,17 @@ class AttemptRun:
             self._executor = executor = self._executors.for_job(job)
             set_title(f"worker {self._settings.number} ({executor.name})")
             self._validate(executor, job)
-            attempt = Attempt(job, given.attempt, given.place, given.adopt, position, given.begun, given.begun_at, given.finished)
+            attempt = Attempt(
+                job,
+                given.attempt,
+                given.place,
+                given.adopt,
+                position,
+                given.begun,
+                given.begun_at,
+                given.finished,
+                given.placed_ms,
+            )
             for update in executor.execute(attempt, self):
                 match update:
                     case Complete(outcome):
@@ -192,6 +203,10 @@ class AttemptRun:
         """See `Control.patience_s`."""
         return _PATIENCE_S
 
+    def engine_patience_s(self) -> float:
+        """See `Control.engine_patience_s`."""
+        return _ENGINE_PATIENCE_S
+
     # --- Listener, for the sockets -----------------------------------------------------------------------------------
 
     def on_supervisor(self, message: Message) -> None:
@@ -240,7 +255,7 @@ def _failed(error: ErrorReport, started_ms: int) -> Outcome:
 
 
 def _parked(worker: str, given: Dispatch, end: Parked) -> AttemptParked:
-    return AttemptParked(worker, given.job_id, given.generation, end.server, end.error, end.give_up_ms, end.begun)
+    return AttemptParked(worker, given.job_id, given.generation, end.server, end.error, end.give_up_ms, end.begun, end.touched)
 
 
 def _now_ms() -> int:

@@ -29,7 +29,7 @@ _FIRST_WINDOW_LINES = 1000
 
 
 class PositionLostError(CroniumError):
-    """The streamer is behind what it had confirmed: this reader cannot go on, a new one can."""
+    """The streamer is behind what it had confirmed, or beyond what was sent: this reader cannot go on, a new one can."""
 
 
 @dataclass(slots=True)
@@ -93,7 +93,7 @@ class Sender:
         )
 
     def hear(self, said: Said, now_s: float) -> None:
-        """Take what the streamer says. Raises PositionLostError when it has lost what it had confirmed."""
+        """Take what the streamer says. Raises PositionLostError when it has lost what it had confirmed, or went on without us."""
         if (said.job_id, said.epoch, said.generation) != (self.job_id, self.epoch, self.generation) or said.run != self.run:
             return
         if self.written is not None and said.written.next_sequence < self.written.next_sequence:
@@ -102,6 +102,10 @@ class Sender:
             raise PositionLostError(
                 f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, "
                 f"it had said {self.written.next_sequence}"
+            )
+        if self.position is not None and said.written.next_sequence > self._reached():
+            raise PositionLostError(
+                f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, beyond what this reader sent"
             )
         self._heard_at_s = now_s
         if self.position is None:
@@ -195,6 +199,12 @@ class Sender:
         if self._unconfirmed or self._window_bytes <= 0 or self._window_lines <= 0:
             return True
         return self.written is not None and self.synced is not None and self.synced.next_sequence < self.written.next_sequence
+
+    def _reached(self) -> int:
+        """The number behind the last line that was ever sent."""
+        waiting = self._to_send or self._unconfirmed
+        known = self.written or self.position or Position()
+        return max(known.next_sequence, waiting[-1].after.next_sequence if waiting else 1)
 
     def _fits(self, batch: Batch) -> bool:
         if not self._unconfirmed and self._window_bytes > 0 and self._window_lines > 0:

@@ -33,6 +33,7 @@ MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 MAX_FILES: Final = 16
 """Older ones are removed, and the chain says so: copy them away in time if they must be kept for longer."""
 LOCK_S: Final = 5.0
+_AGAIN_S: Final = 0.1  # after an entry was lost: a process that was stopped holds the lock, and must not make others look hung
 _TAIL_BYTES: Final = 4 * MAX_ENTRY_BYTES
 _CLOSED: Final = -1
 _log = get_logger()
@@ -83,7 +84,7 @@ class AuditLog:
             self._make_folder()
             head = os.open(path, flags, 0o600)
         try:
-            lock(head, LOCK_S)
+            lock(head, _AGAIN_S if self._lost else LOCK_S)
             if not os.fstat(head).st_size:
                 give_to_folders_owner(head, path)
             yield head

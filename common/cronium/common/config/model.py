@@ -131,6 +131,18 @@ class Jobs(Section):
         default="detach",
         description="On SIGTERM, running jobs go on without us (detach), are waited for (drain), or end (cancel)",
     )
+    keep_done: Seconds = Field(
+        default=24 * HOUR_S,
+        ge=MINUTE_S,
+        le=720 * HOUR_S,
+        description="How long a finished job is remembered: one that is delivered again meanwhile is reported again, not run",
+    )
+    keep_done_jobs: int = Field(
+        default=10_000, ge=1, le=1_000_000, description="Most finished jobs remembered; the oldest go first"
+    )
+    keep_done_size: Bytes = Field(
+        default=64 * MIB, ge=MIB, le=16 * GIB, description="Most room on disk for finished jobs; the oldest go first"
+    )
     types: Annotated[tuple[JobType, ...], AsItems, Kind("a list of script, container, ssh, http", show_items)] = Field(
         default=(), description="Kinds of job to ask for; empty = all"
     )
@@ -148,6 +160,13 @@ class Workers(Section):
         default=30.0, ge=1, le=10 * MINUTE_S, description="Longest wait until a new worker says that it is ready"
     )
     heartbeat_interval: Seconds = Field(default=2.0, ge=0.1, le=MINUTE_S, description="How often a worker says that it is alive")
+    hung_after: Seconds = Field(
+        default=15.0, ge=1, le=HOUR_S, description="Time without progress after which a process of ours is ended and replaced"
+    )
+    restart_intensity: int = Field(
+        default=20, ge=1, le=1_000_000, description="Most deaths of one kind of process in restartPeriod; above it: exit code 70"
+    )
+    restart_period: Seconds = Field(default=MINUTE_S, ge=1, le=24 * HOUR_S, description="Time in which those deaths are counted")
 
 
 class Docker(Section):
@@ -364,6 +383,12 @@ class Spool(Section):
     """Output on disk that the backend has not acknowledged."""
 
     max_size: Bytes = Field(default=2 * GIB, ge=16 * MIB, le=64 * TIB, description="Most disk space; at the limit scripts wait")
+    max_age: Seconds = Field(
+        default=720 * HOUR_S,
+        ge=60,
+        le=87_600 * HOUR_S,
+        description="What the backend has not taken for so long while we ran is given up, and told",
+    )
     segment_size: Bytes = Field(default=32 * MIB, ge=1 * MIB, le=1 * GIB, description="Size of one file")
     max_backlog: Bytes = Field(
         default=4 * MIB, ge=64 * KIB, le=16 * GIB, description="Most that one job may be ahead of a backend that answers"

@@ -35,8 +35,10 @@ COMMANDS: Mapping[str, Entry] = {
     "jobs": Entry("jobs", "List the jobs of the standalone queue."),
     "logs": Entry("logs", "Show the lines of a job of the standalone queue."),
     "cancel": Entry("cancel", "End a job of the standalone queue."),
+    "drain": Entry("drain", "Let the supervisor finish its jobs and end."),
     "images": Entry("images", "Build and list the images that jobs run in."),
     "ssh": Entry("ssh", "Know the servers that jobs run on."),
+    "key": Entry("key", "Change the key that what is stored is encrypted with."),
     "audit": Entry("audit", "Check the record of what was done on servers."),
     "quickstart": Entry("quickstart", "Run three jobs here: from nothing to a table of what they did."),
 }

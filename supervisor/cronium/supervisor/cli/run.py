@@ -26,6 +26,7 @@ def run_command(config: ConfigOption = None, standalone: StandaloneOption = Fals
     configure_logging("supervisor", own.level, own.format)
     console = Console(stderr=True)
     try:
-        serve(loaded.config, standalone=standalone, tell=lambda line: console.print(Text(line), soft_wrap=True))
+        code = serve(loaded.config, standalone=standalone, tell=lambda line: console.print(Text(line), soft_wrap=True))
     except (CroniumError, OSError) as error:
         fail(f"cronium-supervisor cannot run: {error}")
+    raise typer.Exit(code)

@@ -165,10 +165,32 @@ class RemoveAt:
 
 @dataclass(frozen=True, slots=True)
 class KillWorker:
-    """End a worker that does not become ready."""
+    """End a worker that does not become ready, or makes no progress."""
 
     worker: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartRole:
+    """Start the forkserver, the streamer, the monitor or the queue; the answer is RoleStarted or RoleDied."""
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndRole:
+    """End it, so that it is started anew."""
+
+    role: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DumpStack:
+    """Have a process that makes no progress say where it is, before it is ended."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +208,7 @@ class DispatchTo:
     begun: bool = False
     begun_at: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
+    placed_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +266,10 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """Everything that was to be done is done."""
+    """Everything that was to be done is done; or, with another `code` than 0, the level above has to decide (`Intensity`)."""
+
+    code: int = 0
+    reason: str = ""
 
 
 Action = (
@@ -260,6 +286,9 @@ Action = (
     | TidyAt
     | RemoveAt
     | KillWorker
+    | StartRole
+    | EndRole
+    | DumpStack
     | DispatchTo
     | WarmUpAt
     | ReleaseAt

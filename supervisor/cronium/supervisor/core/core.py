@@ -23,30 +23,42 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core import outcomes
 from cronium.supervisor.core.breakers import Breakers
+from cronium.supervisor.core.clocks import Clocks
 from cronium.supervisor.core.crew import Crew
-from cronium.supervisor.core.decisions import decide_retry, finished_servers
+from cronium.supervisor.core.decisions import decide_retry, finished_servers, longest_retry_ms
 from cronium.supervisor.core.dispatching import Dispatching
+from cronium.supervisor.core.intensity import EXIT_CODE, Intensity
 from cronium.supervisor.core.jobs import Jobs
 from cronium.supervisor.core.leases import Leases
 from cronium.supervisor.core.leftovers import Leftovers
 from cronium.supervisor.core.parking import Parking
 from cronium.supervisor.core.polls import Polls
+from cronium.supervisor.core.roles import FORKSERVER, Roles
 from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.servers import Servers
 from cronium.supervisor.core.state import ACTIVE, Ended, JobRecord, JobState, Worker
 from cronium.supervisor.core.statements import Statements
+from cronium.supervisor.core.vitals import Vitals
 
 _TICK_S = 1.0
+WORKER = "worker"  # the kind of all workers
 
 
 class Core:
     """Everything that decides. `handle` is its only entry once restored."""
 
-    def __init__(self, rules: Rules, seed: int) -> None:
+    def __init__(self, rules: Rules, seed: int, roles: Iterable[str] = ()) -> None:
+        """`roles`: the processes beside the workers that are to be there (see `Roles`)."""
         self._rules = rules
         self._random = random.Random(seed)  # noqa: S311 - jitter and keys of idempotency, no secrets
         self._draft = do.Draft()
         self._crew = Crew(rules, self._random, self._draft)
+        self._roles = Roles(rules, self._draft, roles)
+        self._vitals = Vitals(rules.hung_after_s)
+        self._intensity = Intensity(rules.restart_intensity, rules.restart_period_s)
+        self._hung: Counter[str] = Counter()
+        self._workers_died = 0
+        self._along: set[str] = set()  # they die with the forkserver, which is dead already
         self._polls = Polls(rules, self._random, self._draft)
         self._statements = Statements(rules, self._random)
         self._leases = Leases(self._statements, self._draft)
@@ -57,6 +69,7 @@ class Core:
         self._jobs = Jobs(rules, self._draft, self._statements, self._leases, self._parking, self._leftovers)
         self._dispatching = Dispatching(rules, self._draft, self._crew, self._servers, self._breakers, self._parking)
         self._draining = False
+        self._clocks = Clocks()
 
     def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None) -> None:
         """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
@@ -65,6 +78,9 @@ class Core:
 
     def handle(self, event: on.Event, now: on.Now) -> do.Step:
         """What this event leads to."""
+        if by_ms := self._clocks.jumped_ms(now):
+            self._draft.note("warning", "the clock was set: deadlines move with it", None, by_s=round(by_ms / 1000))
+            self._jobs.move_deadlines(by_ms)
         self._apply(event, now)
         self._decide(now)
         return self._draft.finished()
@@ -72,13 +88,26 @@ class Core:
     def next_due_s(self, now: on.Now) -> float:
         """When (monotonic) a Tick is due at the latest."""
         due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s), self._breakers.next_due_s())
-        due = min(due, self._parking.next_due_s(now.mono_s), self._leftovers.next_due_s(now.mono_s))
+        due = min(due, self._parking.next_due_s(now.mono_s), self._leftovers.next_due_s(now.mono_s), self._roles.next_due_s())
         if (poll_s := self._polls.next_due_s(now.mono_s)) is not None:
             due = min(due, poll_s)
-        for record in self._jobs.active.values():
-            if record.state is JobState.WAITING and record.place is None:
+        for record in self._jobs.in_state(JobState.WAITING):
+            if record.place is None:
                 due = min(due, now.mono_s + max(0.01, (record.retry_at_ms - now.unix_ms) / 1000))
         return due
+
+    def next_look_s(self) -> float:
+        """When (monotonic) a Looked is due."""
+        return self._vitals.next_look_s()
+
+    def mute(self) -> tuple[str, ...]:
+        """Of which processes Looked is to say whether they are awake."""
+        return self._vitals.mute()
+
+    def processes(self) -> dict[str, dict[str, int]]:
+        """By kind, for people: how often one was started again or replaced (`restarts`), and how often as it hung (`hung`)."""
+        restarts = {**self._roles.restarts(), WORKER: self._workers_died}
+        return {kind: {"restarts": count, "hung": self._hung[kind]} for kind, count in restarts.items()}
 
     def job(self, job_id: str) -> JobRecord | None:
         """What is known of a job."""
@@ -153,8 +182,19 @@ class Core:
                 self._cancel(job_id, now)
             case on.WorkerIsReady(name):
                 self._crew.ready(name)
-            case on.WorkerBeats(name, memory_bytes):
+                if self._crew.is_known(name):
+                    self._vitals.begins(name, now.mono_s)
+            case on.Beats(name, progress, memory_bytes):
+                self._vitals.beats(name, progress, now.mono_s)
                 self._crew.beats(name, memory_bytes)
+                self._roles.beats(name)
+            case on.Looked(awake):
+                self._looked(awake, now)
+            case on.RoleStarted(role):
+                self._roles.started(role, now)
+                self._vitals.begins(role, now.mono_s)
+            case on.RoleDied():
+                self._role_died(event, now)
             case on.WorkerIsIdle(name, job_id, generation, _, removed):
                 if self._crew.idle(event, now):
                     self._servers.ends(name)
@@ -221,9 +261,9 @@ class Core:
         if known is not None and (not known.lost or job.job_id in self._jobs.ended):
             self._draft.note("info", "delivered again", job.job_id, state=known.state.value)
             state = JobState.ENDED if known.state is JobState.DONE else known.state
-            self._jobs.put(
-                known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None, done_ms=0)
-            )
+            owed_ms = now.unix_ms if known.state is JobState.DONE else known.owed_ms
+            again = known.but(state=state, acknowledged=False, delivered_ms=now.unix_ms, lost=False, set_aside=None)
+            self._jobs.put(again.but(owed_ms=owed_ms, done_ms=0))
             return
         record = JobRecord(job.job_id, job.priority, now.unix_ms, now.unix_ms, retry=job.retry, servers=job.servers)
         if known is not None:  # lost to another host once, now ours again: numbers must go on, generations fence
@@ -306,8 +346,43 @@ class Core:
         elif record.parked is not None and not record.begun:
             self._jobs.done(record.without_place(), now)
 
+    def _looked(self, awake: tuple[str, ...], now: on.Now) -> None:
+        """End who hangs; what follows from the death is that of any other."""
+        for hung in self._vitals.looked(awake, now.mono_s):
+            kind = hung.name if hung.name in self._roles else WORKER
+            reason = f"no progress for {hung.silent_s:.1f} s"
+            if not hung.over:
+                self._draft.note("warning", "a process hangs: it is asked where", None, process=hung.name, error=reason)
+                self._draft.actions.append(do.DumpStack(hung.name))
+                continue
+            self._hung[kind] += 1
+            order = do.KillWorker(hung.name, reason) if kind == WORKER else do.EndRole(hung.name, reason)
+            self._draft.actions.append(order)
+
+    def _role_died(self, event: on.RoleDied, now: on.Now) -> None:
+        role, along = event.role, event.role in self._along
+        self._along.discard(role)
+        self._vitals.ends(role)
+        self._roles.died(role, event.reason, now, along=along)
+        if role == FORKSERVER:
+            self._along = {worker.name for worker in self._crew}.union(self._roles.forked())
+        if not along:
+            self._count(role, event.reason, now)
+
+    def _count(self, kind: str, cause: str, now: on.Now) -> None:
+        """A death that no job is the reason of. One too many: the level above decides."""
+        if (reason := self._intensity.died(kind, cause, now.mono_s)) is not None:
+            self._draft.actions.append(do.Exit(EXIT_CODE, reason))
+
     def _worker_died(self, event: on.WorkerDied, now: on.Now) -> None:
         worker = self._crew.died(event, now)
+        along = event.worker in self._along
+        self._along.discard(event.worker)
+        self._vitals.ends(event.worker)
+        if worker is not None and not worker.retiring:
+            self._workers_died += 1
+            if worker.job_id is None and not along:
+                self._count(WORKER, event.reason, now)
         self._servers.gone(event.worker)
         self._breakers.over(event.worker)
         self._leftovers.ends(event.worker)
@@ -356,7 +431,7 @@ class Core:
         self._draft.actions.append(do.SettleAt(event.worker, event.job_id, event.generation))
 
     def _attempt_parked(self, event: on.AttemptParked, now: on.Now) -> None:
-        """The job waits in its place without a worker. Whatever may exist of the place: it keeps it."""
+        """The job waits in its place without a worker. If anything may exist of the place, it keeps it."""
         if not self._crew.holds(event.worker, event.job_id, event.generation):
             return
         if self._runs(event.worker, event.job_id, event.generation):
@@ -364,6 +439,8 @@ class Core:
             # A worker that never got there knows less of the deadline than the one before it, and would only put it off.
             give_up_ms = event.give_up_ms if record.give_up_ms is None else min(record.give_up_ms, event.give_up_ms)
             record = record.but(begun=record.begun or event.begun, parked=event.error, give_up_ms=give_up_ms)
+            if not event.touched:  # a place that never was is named anew, so that it is not missed when the server is back
+                record = record.but(place=None, attempt=record.attempt - 1)
             if not record.begun and (record.cancelled or record.lost):
                 self._jobs.end(record.without_place(), outcomes.cancelled(now), now)
             else:
@@ -417,10 +494,11 @@ class Core:
         self._dispatch(now)
         self._clean_up(now)
         self._crew.tidy(now)
-        self._crew.keep(self._wanted_workers(), now)
+        self._roles.keep(now)
+        self._crew.keep(self._wanted_workers(), now, may_start=self._roles.can_fork())
         self._leases.renew(self._jobs.active.values(), now)
         self._draft.actions.extend(self._statements.due(self._jobs.active, self._jobs.ended, now, self._crew.busy()))
-        active = sum(1 for record in self._jobs.active.values() if record.state in ACTIVE and record.waits_for is None)
+        active = sum(1 for record in self._jobs.in_state(*ACTIVE) if record.waits_for is None)
         # Not while too many jobs wait for their server, or too many reports for a backend that takes none.
         allowed = not self._draining and len(self._jobs.active) < self._rules.most_jobs
         self._polls.ask(self._rules.max_concurrent - active, now, allowed=allowed)
@@ -429,15 +507,17 @@ class Core:
             self._draft.actions.append(do.Exit())
 
     def _wake_waiting(self, now: on.Now) -> None:
-        for record in list(self._jobs.active.values()):
-            if record.state is JobState.WAITING and record.retry_at_ms <= now.unix_ms and record.place is None:
+        for record in self._jobs.in_state(JobState.WAITING):
+            if record.retry_at_ms <= now.unix_ms and record.place is None:
                 self._jobs.put(record.but(state=JobState.READY))
+            elif record.retry_at_ms > (latest_ms := now.unix_ms + longest_retry_ms(record)):  # set while we were away
+                self._jobs.put(record.but(retry_at_ms=latest_ms))
 
     def _dispatch(self, now: on.Now) -> None:
         """Give ready jobs to idle workers. One whose last worker has not let go of it yet waits for that."""
         ready = []
-        for record in list(self._jobs.active.values()):
-            if record.state is not JobState.READY or self._crew.holder(record.job_id) is not None:
+        for record in self._jobs.in_state(JobState.READY):
+            if self._crew.holder(record.job_id) is not None:
                 continue
             if record.parked is not None and record.give_up_ms is not None and record.give_up_ms <= now.unix_ms:
                 self._jobs.end(record.without_place(), outcomes.given_up(record, now), now)
@@ -447,11 +527,11 @@ class Core:
         for job_id, reason in made.waits.items():
             self._jobs.wait_for(self._jobs.active[job_id], reason)
         for record, worker, slot in made.given:
-            self._give(self._jobs.active[record.job_id], worker, slot)
+            self._give(self._jobs.active[record.job_id], worker, slot, now)
         for record, reason in made.fails:
             self._jobs.end(record.without_place(), outcomes.unreachable(reason, now), now)
 
-    def _give(self, record: JobRecord, worker: str, slot: str | None) -> None:
+    def _give(self, record: JobRecord, worker: str, slot: str | None, now: on.Now) -> None:
         adopt = record.place is not None
         attempt = record.attempt if adopt else record.attempt + 1
         place = record.place or slot or self._new_place(record, attempt)
@@ -468,6 +548,7 @@ class Core:
             parked=None,
             give_up_ms=record.give_up_ms if adopt else None,  # until its script is seen to run, it has not been put off
             waits_for=None,
+            placed_ms=record.placed_ms if adopt else now.unix_ms,
         )
         record = self._jobs.put(given)
         self._crew.give(worker, record.job_id, record.generation)
@@ -486,6 +567,7 @@ class Core:
             record.begun,
             record.begun_at,
             record.finished,
+            record.placed_ms,
         )
         self._draft.actions.append(order)
         for _ in range(2 if record.lost else int(record.cancelled)):
@@ -512,9 +594,7 @@ class Core:
         """One for each slot, and for each place that is to be taken over; while draining only as many as there is work for."""
         wanted = self._rules.max_concurrent
         if len(self._jobs.active) > wanted:
-            wanted = max(
-                wanted, sum(1 for r in self._jobs.active.values() if r.place is not None and r.state in ACTIVE and not r.parked)
-            )
+            wanted = max(wanted, sum(1 for r in self._jobs.in_state(*ACTIVE) if r.place is not None and not r.parked))
         wanted += self._rules.spare_workers
         if self._draining:
             return min(wanted, sum(1 for r in self._jobs.active.values() if r.state is not JobState.ENDED))

@@ -14,6 +14,7 @@ from dataclasses import replace
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.decisions import backoff
 from cronium.supervisor.core.events import Now, WorkerDied, WorkerIsIdle
+from cronium.supervisor.core.intensity import longest_pause_s
 from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.state import Worker
 
@@ -74,7 +75,7 @@ class Crew:
         self._change(name, ready=True, due_s=math.inf)
 
     def beats(self, name: str, memory_bytes: int) -> None:
-        """It lives."""
+        """What it holds."""
         self._change(name, memory_bytes=memory_bytes)
 
     def tidied(self, name: str) -> None:
@@ -101,7 +102,8 @@ class Crew:
             return None
         if not worker.ready:
             self._start_failures += 1
-            pause = backoff(self._start_failures, _FIRST_PAUSE_S, _LONGEST_PAUSE_S, self._random)
+            longest_s = longest_pause_s(_LONGEST_PAUSE_S, self._rules.restart_intensity, self._rules.restart_period_s)
+            pause = backoff(self._start_failures, min(_FIRST_PAUSE_S, longest_s), longest_s, self._random)
             self._start_at_s = now.mono_s + pause
         if not worker.retiring:
             self._draft.note("warning", "worker died", worker.job_id, worker=worker.name, error=event.reason)
@@ -129,7 +131,7 @@ class Crew:
         self._change(name, tidying=True, tidied_s=now.mono_s, due_s=now.mono_s + within_s)
         self._draft.actions.append(do.TidyAt(name, starting))
 
-    def keep(self, wanted: int, now: Now) -> None:
+    def keep(self, wanted: int, now: Now, *, may_start: bool) -> None:
         """End those that are overdue, and have as many as are wanted. After failed starts, one at a time."""
         for worker in self:
             if now.mono_s > worker.due_s:
@@ -138,7 +140,7 @@ class Crew:
                     missed = "did not leave" if worker.ready else "was not ready"
                 self._draft.actions.append(do.KillWorker(worker.name, f"{missed} in time"))
                 self._change(worker.name, due_s=now.mono_s + self._rules.worker_start_s)
-        if now.mono_s < self._start_at_s:
+        if not may_start or now.mono_s < self._start_at_s:
             return
         if self._start_failures and any(not worker.ready for worker in self):
             return

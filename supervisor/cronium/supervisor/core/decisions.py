@@ -31,8 +31,17 @@ def decide_retry(record: JobRecord, outcome: Outcome) -> RetryDecision:
         return RetryDecision(again=False)
     if record.attempt >= record.retry.max_attempts:
         return RetryDecision(again=False)
+    return RetryDecision(again=True, after_s=_retry_after_s(record))
+
+
+def longest_retry_ms(record: JobRecord) -> int:
+    """How long a job can have to wait for its next attempt."""
+    return round(_retry_after_s(record) * 1000)
+
+
+def _retry_after_s(record: JobRecord) -> float:
     factor = 2.0 ** min(record.attempt - 1, 20) if record.retry.exponential else 1
-    return RetryDecision(again=True, after_s=min(record.retry.delay_s * factor, _LONGEST_RETRY_S))
+    return min(record.retry.delay_s * factor, _LONGEST_RETRY_S)
 
 
 def finished_servers(record: JobRecord, outcome: Outcome) -> tuple[ServerOutcome, ...]:

@@ -44,11 +44,13 @@ class Dispatching:
     breakers: Breakers
     parking: Parking
     _reserved: Counter[str] = field(default_factory=Counter)
+    _shut: dict[tuple[str, ...], Obstacle] = field(default_factory=dict)  # of this round: servers that are left alone
 
     def choose(self, ready: Sequence[JobRecord], now: Now, *, more_follow: bool) -> Round:
         """One round. `more_follow`: more jobs are to be expected, so connections may be warmed up."""
         made = Round()
         self._reserved.clear()
+        self._shut.clear()
         if not ready:
             return made
         idle = [worker.name for worker in self.crew if worker.idle()]
@@ -86,9 +88,13 @@ class Dispatching:
     def _server_worker(self, record: JobRecord, idle: list[str], now: Now, made: Round, *, may_start: bool) -> str | None:
         if record.parked is not None and not self.parking.is_due(record.job_id, now):
             return None
-        hosts = _hosts(record)
-        obstacle = self.breakers.obstacle(hosts)
+        obstacle = self._shut.get(record.servers)
+        if obstacle is None:
+            hosts = _hosts(record)
+            obstacle = self.breakers.obstacle(hosts)
         if obstacle is not None:
+            if obstacle.open:  # stays so until this round is over
+                self._shut[record.servers] = obstacle
             made.waits[record.job_id] = obstacle.reason
             if self._has_waited_enough(record, obstacle, now):
                 made.fails.append((record, obstacle.reason))

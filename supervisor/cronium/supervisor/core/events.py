@@ -120,11 +120,34 @@ class WorkerIsReady:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerBeats:
-    """A worker's RSS."""
+class Beats:
+    """A worker, the streamer or the monitor says its counter, which only its main loop raises, and what it knows of its RSS."""
 
-    worker: str
-    memory_bytes: int
+    name: str
+    progress: int
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """Everything that was said has been heard, and the mute were looked at: these are there, and not stopped (`Vitals`)."""
+
+    awake: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoleStarted:
+    """The forkserver, the streamer, the monitor or the queue runs."""
+
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleDied:
+    """It is gone, or could not be started. Of the forkserver it is said before the deaths of all that die with it."""
+
+    role: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +218,7 @@ class AttemptParked:
     error: ErrorReport
     give_up_ms: int
     begun: bool
+    touched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +289,10 @@ Event = (
     | LeaseUnanswered
     | CancelRequested
     | WorkerIsReady
-    | WorkerBeats
+    | Beats
+    | Looked
+    | RoleStarted
+    | RoleDied
     | WorkerIsIdle
     | WorkerSaw
     | WorkerHasTidied

@@ -1,6 +1,7 @@
 """All jobs that are known, and every change of one: each is a write of the same step. Pure; part of the core.
 
-Nobody else changes a record. `active` and `ended` are read by others, never changed.
+Nobody else changes a record. `active` and `ended` are read by others, never changed. `active` is kept by state too: with a
+thousand jobs that wait for a backend, an event must not cost a look at each.
 """
 
 from __future__ import annotations
@@ -29,16 +30,18 @@ class Jobs:
     ) -> None:
         self.active: dict[str, JobRecord] = {}
         self.ended: dict[str, Ended] = {}
-        self.all_done = DoneJobs(rules, draft)
+        self.all_done = DoneJobs(rules, draft, self.ended)
         self._draft = draft
         self._statements = statements
         self._leases = leases
         self._parking = parking
         self._leftovers = leftovers
         self._finished: Counter[str] = Counter()
+        self._by_state: dict[JobState, dict[str, JobRecord]] = {state: {} for state in JobState}
 
     def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended]) -> None:
         """Go on from what the journal holds: whatever ran waits for a new worker, in its place."""
+        self.ended.update(ended)
         for known in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
             record = known if known.parked is not None else known.but(waits_for=None)
             if record.state is JobState.RUNNING:
@@ -49,14 +52,17 @@ class Jobs:
             if record.state is JobState.DONE:
                 self.all_done.restore(record)
                 continue
-            self.active[record.job_id] = record
+            self._keep(record)
             if record.parked is not None:
                 self._statements.waits(record.job_id, record.waits_for)
-        self.ended.update(ended)
 
     def get(self, job_id: str) -> JobRecord | None:
         """A job for which something is still to be done."""
         return self.active.get(job_id)
+
+    def in_state(self, *states: JobState) -> list[JobRecord]:
+        """Those of `active` that are there, by state, then in the order in which they got there."""
+        return [record for state in states for record in self._by_state[state].values()]
 
     def known(self, job_id: str) -> JobRecord | None:
         """The same, or one that is done."""
@@ -75,7 +81,7 @@ class Jobs:
 
     def take_in(self, record: JobRecord, payload: bytes) -> None:
         """A new job, or one that was done or lost and begins anew."""
-        self.active[record.job_id] = record
+        self._keep(record)
         self._draft.writes.append(do.PutJob(record, payload))
 
     def put(self, record: JobRecord) -> JobRecord:
@@ -84,7 +90,7 @@ class Jobs:
         if record.state is JobState.DONE:
             self.all_done.put(record)
         else:
-            self.active[record.job_id] = record
+            self._keep(record)
             self._draft.writes.append(do.PutJob(record))
         return record
 
@@ -93,10 +99,18 @@ class Jobs:
         if reason is not None and record.cancelled:
             reason = f"cancelled; its script is ended as soon as its server can be reached: {reason}"
         if record.waits_for != reason:
-            record = self.active[record.job_id] = record.but(waits_for=reason)
+            record = self._keep(record.but(waits_for=reason))
             if record.parked is not None:
                 self._statements.waits(record.job_id, reason)
         return record
+
+    def move_deadlines(self, by_ms: int) -> None:
+        """The Unix clock was set by so much; what is to happen at a time of it happens as much later."""
+        for record in self.in_state(JobState.WAITING):
+            self.put(record.but(retry_at_ms=record.retry_at_ms + by_ms))
+        for record in self.in_state(JobState.READY, JobState.RUNNING):
+            if record.give_up_ms is not None:
+                self.put(record.but(give_up_ms=record.give_up_ms + by_ms))
 
     def leave_place(self, job_id: str, generation: int, *, removed: bool) -> None:
         """The place of an attempt that is over belongs to nobody any more. A parked job keeps its own."""
@@ -123,20 +137,21 @@ class Jobs:
         self._parking.forget(record.job_id)
         ended = Ended(max(record.attempt, 1), outcome)
         self.ended[record.job_id] = ended
-        self.put(record.but(state=JobState.ENDED, parked=None, give_up_ms=None, waits_for=None))
+        self.put(record.but(state=JobState.ENDED, parked=None, give_up_ms=None, waits_for=None, owed_ms=now.unix_ms))
         self._draft.writes.append(do.PutEnded(record.job_id, ended))
 
     def done(self, record: JobRecord, now: Now) -> None:
         """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
         self._parking.forget(record.job_id)
-        self.active.pop(record.job_id, None)
-        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, lease=None, parked=None, give_up_ms=None, waits_for=None)
-        self.put(record)
+        if (before := self.active.pop(record.job_id, None)) is not None:
+            del self._by_state[before.state][record.job_id]
+        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, owed_ms=0, lease=None, parked=None, give_up_ms=None)
         if ended := self.ended.get(record.job_id):
             ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
             self.ended[record.job_id] = ended
             self._draft.writes.append(do.PutEnded(record.job_id, ended))
             self._finished[ended.outcome.status] += 1
+        self.put(record.but(waits_for=None))
         self._statements.forget(record.job_id)
         self._leases.forget(record.job_id)
         self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
@@ -146,3 +161,10 @@ class Jobs:
         for job_id in self.all_done.prune(now):
             self.ended.pop(job_id, None)
             self._leftovers.forget(job_id)
+
+    def _keep(self, record: JobRecord) -> JobRecord:
+        before = self.active.get(record.job_id)
+        if before is not None and before.state is not record.state:
+            del self._by_state[before.state][record.job_id]
+        self.active[record.job_id] = self._by_state[record.state][record.job_id] = record
+        return record

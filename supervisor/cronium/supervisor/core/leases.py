@@ -11,6 +11,7 @@ from cronium.supervisor.core.statements import Statements
 
 _RENEW_AT = 2 / 3  # of a lease's remaining life when it was given: two more tries fit before it runs out
 _LOOK_EVERY_S = 0.2  # between two looks at all leases
+_MOST_S = 20.0  # of the minute that we ask for: where the backend's clock is far ahead of ours, a lease seems to last for hours
 _LEAST_S = 1.0  # also where the backend's clock is so far behind ours that each lease seems to have run out
 
 
@@ -27,7 +28,7 @@ class Leases:
     def given(self, job_id: str, lease: Lease, now: Now) -> None:
         """A lease, the first or a new one."""
         life_s = (lease.expires_ms - now.unix_ms) / 1000
-        self._at_s[job_id] = now.mono_s + max(life_s * (1 - _RENEW_AT), _LEAST_S)
+        self._at_s[job_id] = now.mono_s + min(max(life_s * (1 - _RENEW_AT), _LEAST_S), _MOST_S)
 
     def answered(self, job_id: str) -> None:
         """A renewal is no longer on its way."""

@@ -20,6 +20,7 @@ def worker_lost(deaths: int, reason: str, now: Now) -> Outcome:
         f"{deaths} workers died while they ran this job, the last one: {reason}. See the supervisor's log; "
         "jobs.maxWorkerDeaths says how many are allowed",
         deaths=deaths,
+        quarantined=True,
     )
     return _of("failed", error, now)
 

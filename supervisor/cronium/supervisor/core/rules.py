@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cronium.supervisor.core.decisions import PollRules
@@ -27,6 +28,7 @@ class Rules:
     tidy_interval_s: float = 30.0  # between two looks for places that nobody owns (DESIGN.md, the reaper)
     keep_done_s: float = 86_400.0
     keep_done_jobs: int = 10_000
+    keep_done_bytes: int = 64 * 1024 * 1024
     status_per_s: float = 5.0  # half of the contract's 600 a minute (PROTOCOL.md), for all jobs together
     connections_per_server: int = 5  # from here on: ssh.* of the configuration
     connections_idle_s: float = 300.0
@@ -36,3 +38,6 @@ class Rules:
     breaker_fails: bool = False  # a job for a server that is left alone: fails (True), or waits for it
     unreachable_after_s: float = 900.0
     remote_ttl_s: float = 86_400.0
+    hung_after_s: float = math.inf  # from here on: workers.* of the configuration; without it nobody is judged
+    restart_intensity: int = 1_000_000
+    restart_period_s: float = math.inf

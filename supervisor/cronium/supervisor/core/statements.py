@@ -121,11 +121,12 @@ class Statements:
         for record in jobs.values():
             if record.lost:
                 continue
-            line = self._line(record.job_id)
+            line = self._lines.get(record.job_id) or self._line(record.job_id)
             if line.in_flight is not None:
                 continue
             if now.mono_s < line.not_before_s:
-                self._due_s = min(self._due_s, line.not_before_s)
+                if line.not_before_s < self._due_s:
+                    self._due_s = line.not_before_s
                 continue
             if not record.acknowledged:
                 key = _key(record.job_id, "acknowledge", record.delivered_ms)

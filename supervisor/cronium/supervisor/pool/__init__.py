@@ -1,1 +1,1 @@
-"""The processes of the supervisor: workers forked by the forkserver (`workers`), the streamer and the queue (`roles`)."""
+"""The supervisor's processes: those that the forkserver forks (`forks`), the queue (`roles`), all by their names (`staff`)."""

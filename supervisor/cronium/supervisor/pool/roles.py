@@ -1,7 +1,7 @@
-"""The supervisor's other processes: the streamer and, standalone, the queue. Started, watched by pidfd, started again.
+"""A process of its own that is not forked: the standalone queue, which has to survive the forkserver's death.
 
-A role is a module with a `__main__`; it gets its settings as one blob on stdin (no token in argv or environment), dies with us,
-and is started again at once when it dies, after a pause that grows when it dies young.
+Started from a module with a `__main__`; it gets its settings as one blob on stdin (no token in argv or environment) and dies
+with us.
 """
 
 from __future__ import annotations
@@ -12,19 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-
-import structlog
-
-_YOUNG_S = 2.0  # a role that lived longer is started again without a pause
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 10.0
-_log = structlog.get_logger()
+from dataclasses import dataclass
 
 
 @dataclass(slots=True)
 class Role:
-    """One process that must be there. `settings` is asked for at each start."""
+    """One process. `settings` is asked for at each start; `descriptor` is its pidfd, -1 while there is none."""
 
     name: str
     module: str
@@ -32,13 +25,9 @@ class Role:
     wants_stdout: bool = False
     process: subprocess.Popen[bytes] | None = None
     descriptor: int = -1
-    _started_s: float = 0.0
-    _failures: int = 0
-    _start_at_s: float = field(default=0.0)
 
     def start(self) -> None:
-        """Start it now. Main thread only: the kernel ends it with the thread that forked it."""
-        self._started_s = time.monotonic()
+        """Start it now. Main thread only: the kernel ends it with the thread that forked it. Raises OSError."""
         self.process = subprocess.Popen(
             [sys.executable, "-m", self.module],
             stdin=subprocess.PIPE,
@@ -53,35 +42,26 @@ class Role:
         except BrokenPipeError:
             return  # it is dead already, which its descriptor tells
 
-    def died(self, now_s: float) -> None:
-        """It is dead: say so, and when it is to be started again."""
+    def reap(self) -> str:
+        """Let go of it when it is dead; how it ended."""
         assert self.process is not None  # noqa: S101 - it was started
         code = self.process.wait()
         os.close(self.descriptor)
         self.descriptor = -1
-        self._failures = 0 if now_s - self._started_s > _YOUNG_S else self._failures + 1
-        pause_s = 0.0 if self._failures <= 1 else min(_FIRST_PAUSE_S * 2.0**self._failures, _LONGEST_PAUSE_S)
-        self._start_at_s = now_s + pause_s
-        _log.warning("role died", role=self.name, code=code, again_in_s=round(pause_s, 2))
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
 
-    def due_s(self) -> float | None:
-        """When (monotonic) it is to be started again; None while it runs."""
-        return self._start_at_s if self.descriptor < 0 else None
-
-    def ask_to_stop(self) -> None:
-        """SIGTERM."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it is there."""
         if self.process is not None and self.descriptor >= 0:
-            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(number)
 
     def stop(self, deadline_s: float) -> None:
         """SIGTERM, and SIGKILL when it is still there at `deadline_s` (monotonic)."""
         if self.process is None or self.descriptor < 0:
             return
-        self.ask_to_stop()
+        self.signal(signal.SIGTERM)
         try:
             self.process.wait(max(0.05, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
-        os.close(self.descriptor)
-        self.descriptor = -1
+        self.reap()

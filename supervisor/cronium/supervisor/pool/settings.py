@@ -1,8 +1,14 @@
-"""What a worker is told, made of the configuration: the fields of its WorkerSettings, which this side does not import."""
+"""What workers and the monitor are told, made of the configuration. Of a worker the fields of its WorkerSettings, which this side
+does not import.
+"""
 
 from __future__ import annotations
 
+import os
+from dataclasses import asdict
+
 from cronium.common.config.model import Config
+from cronium.supervisor.monitor.settings import MonitorSettings
 
 
 def worker_settings(config: Config, installation: str) -> dict[str, object]:
@@ -16,7 +22,21 @@ def worker_settings(config: Config, installation: str) -> dict[str, object]:
         "ssh": config.ssh.model_copy(update={"known_hosts_file": config.ssh.known_hosts_path(config.state_dir)}),
         "jobs": config.jobs,
         "logging": config.logging,
-        "heartbeat_s": config.workers.heartbeat_interval,
+        "heartbeat_s": heartbeat_s(config),
         "level": config.monitoring.logging.level,
         "log_format": config.monitoring.logging.format,
     }
+
+
+def monitor_settings(config: Config) -> dict[str, object]:
+    """All fields. A supervisor that waits for others has twice their time."""
+    own = config.monitoring.logging
+    settings = MonitorSettings(
+        os.getpid(), config.runtime_dir, heartbeat_s(config), 2 * config.workers.hung_after, own.level, own.format
+    )
+    return asdict(settings)
+
+
+def heartbeat_s(config: Config) -> float:
+    """How often each process beats: as configured, but often enough that one beat that comes late is no sign of a hang."""
+    return min(config.workers.heartbeat_interval, config.workers.hung_after / 4)

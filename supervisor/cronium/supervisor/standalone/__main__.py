@@ -12,7 +12,7 @@ import sys
 
 from cronium.common.errors import CroniumError
 from cronium.common.logging import configure_logging
-from cronium.common.process import OrphanedError, die_with_parent, set_title
+from cronium.common.process import OrphanedError, die_with_parent, dump_on_request, set_title
 from cronium.supervisor.standalone.server import run
 from cronium.supervisor.standalone.settings import read_settings
 
@@ -20,6 +20,7 @@ from cronium.supervisor.standalone.settings import read_settings
 def main() -> int:
     """Run the queue; the exit code is 0 after SIGTERM, 1 when it could not start, 2 for wrong settings."""
     set_title("standalone queue")
+    dump_on_request()
     os.umask(0o077)
     try:
         settings = read_settings(sys.stdin.buffer.read())

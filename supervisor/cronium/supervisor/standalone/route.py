@@ -116,7 +116,7 @@ async def _answered(route: Route, services: Services, request: Request) -> Respo
     except ApiError as error:
         body = error.body(iso(now_ms()) or "", request.headers.get("X-Request-Id"))
         return json_response(error.status, body, {**headers, **error.headers})
-    except (ClientDisconnect, asyncio.CancelledError):
+    except asyncio.CancelledError:
         raise
     except Exception:  # noqa: BLE001  # the outermost place of a request: told to the caller, kept in the log
         _log.exception("a request failed", method=request.method, path=request.url.path)
@@ -158,11 +158,14 @@ def _bearer(request: Request) -> str | None:
 async def _read(request: Request, limit_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > limit_bytes:
-            raise too_large("the body", limit_bytes)
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > limit_bytes:
+                raise too_large("the body", limit_bytes)
+            parts.append(part)
+    except ClientDisconnect:  # nobody hears the answer; without it, it would be told as a fault of ours
+        raise ApiError(400, "VALIDATION_INVALID_PARAMS", "the connection broke off inside the body") from None
     return b"".join(parts)
 
 

@@ -204,4 +204,6 @@ class Store:
 
     def give_space_back(self, pages: int) -> None:
         """Return free pages of the file to the file system."""
-        self._sql.execute(f"PRAGMA incremental_vacuum({int(pages)})").fetchall()
+        (free,) = self._sql.execute("PRAGMA freelist_count").fetchone()
+        for _ in range(min(pages, free)):
+            self._sql.execute("PRAGMA incremental_vacuum(1)")  # takes one step, whatever the number: one page

@@ -2,31 +2,56 @@
 
 Runs in the streamer's loop. A restart reads the whole spool and is where the old process was. A segment goes when all its
 batches are acknowledged; jobs whose state is only in there are written anew before (a `Summary`), with their tails.
+
+Age is counted in time for which streamers ran, from one `Mark` to the next: a clock that was set wrong makes nothing old, nor
+does a month in which this host was off.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from dataclasses import replace
+
+import orjson
+import structlog
+
 from cronium.common.messages import Announce, Batch, Forget, Position, Summary
 from cronium.supervisor.streamer.positions import Positions
 from cronium.supervisor.streamer.records import Mark
+from cronium.supervisor.streamer.segment import Damage
 from cronium.supervisor.streamer.spool import Spool, SpoolFullError
 from cronium.supervisor.streamer.tails import Tail, is_truncated
-from cronium.supervisor.streamer.track import Key, Verdict
+from cronium.supervisor.streamer.track import Key, Track, Verdict
+
+_log = structlog.get_logger()
+
+_AGES = 64  # how finely age is told apart: this part of the most
+_MOST_AGE_S = 30 * 86400.0
+_LINES_A_BYTE = 32  # more than a byte of the spool can hold: 256 KiB of empty lines in one compressed batch
 
 
 class Ledger:
-    """Owns what is known of the jobs. `low`: everything below this log position is acknowledged."""
+    """Owns what is known of the jobs.
 
-    def __init__(self, spool: Spool, positions: Positions, now_s: float) -> None:
+    Log positions: everything below `low` is acknowledged, below `safe` synced, below `too_old_below` older than `max_age_s`.
+    """
+
+    def __init__(self, spool: Spool, positions: Positions, now_s: float, *, max_age_s: float = _MOST_AGE_S) -> None:
         """Reads the spool. Raises RecordError or SealError when something in it cannot be read."""
-        self._spool = spool
+        self._spool, self._max_age_s = spool, max_age_s
         self.positions = positions
         self.low = max(spool.mark.low, spool.first)
         self.next_id = spool.mark.next_id
         self._tails: dict[Key, Tail] = {}
         self._anchors: dict[Key, int] = {}  # the oldest record that a job's state needs
-        self._marked = self.low
+        self._unmarked = False  # something was acknowledged or synced since the last mark
         self._going: tuple[int, int] | None = None  # (segments below this go, once this position is safe)
+        self.safe = spool.end  # opening it has synced it
+        self.too_old_below = 0
+        self._lived_s = self._lived_before_s = spool.mark.lived_s
+        self._began_s = now_s
+        self._ages: deque[tuple[int, float]] = deque()  # everything below this position was there at this age of ours
         self._recover(now_s)
         spool.seek(self.low)
         self._measure()
@@ -81,26 +106,38 @@ class Ledger:
 
     def settled(self, key: Key, size: int, disk_bytes: int, now_s: float) -> None:
         """A batch was acknowledged, or refused for good."""
+        self._unmarked = True
         self.positions.settled(key, size, disk_bytes, now_s)
 
     def mark(self) -> None:
-        """Write down how far acknowledgements have come, and let go what is not needed any more."""
-        if self.low == self._marked:
+        """Write down how far acknowledgements and syncs have come, and let go what is not needed any more."""
+        grown_older = self.low < self._spool.end and self._lived_s - self._last_age_s() >= self._max_age_s / _AGES
+        if not (self.has_unmarked() or grown_older):
             return
-        if self._write(Mark(self.low, self.next_id)):
-            self._marked = self.low
+        end = self._spool.end
+        if self._write(Mark(self.low, self.next_id, self.safe, self._lived_s)):
+            self._unmarked = False
+            self._note_age(end, self._lived_s)
         self._let_go()
+
+    def grow_older(self, now_s: float) -> None:
+        """Time has passed: see what is too old by now."""
+        self._lived_s = self._lived_before_s + now_s - self._began_s
+        while self._ages and self._ages[0][1] <= self._lived_s - self._max_age_s:
+            self.too_old_below = self._ages.popleft()[0]
 
     def wants_sync(self) -> bool:
         """Whether something that was written is not known to be safe, and somebody waits for that."""
         return self._going is not None or self.positions.sync_wanted()
 
     def has_unmarked(self) -> bool:
-        """Whether acknowledgements have come that are not written down."""
-        return self.low != self._marked
+        """Whether acknowledgements or syncs have come that are not written down."""
+        return self._unmarked
 
     def is_safe_up_to(self, lsn: int) -> None:
         """The log is synced up to here."""
+        if lsn > self.safe:
+            self.safe, self._unmarked = lsn, True
         if self._going is not None and lsn >= self._going[1]:
             self._spool.drop_below(self._going[0])
             self._going = None
@@ -114,13 +151,22 @@ class Ledger:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _recover(self, now_s: float) -> None:
+        damages: list[Damage] = []
+        last: dict[Key, int] = {}  # where each job's newest record is
+        lost: dict[Key, tuple[int, int]] = {}  # lines that were not acknowledged: the first and the last
         for spooled in self._spool.recover():
+            if isinstance(spooled, Damage):
+                damages.append(spooled)
+                continue
+            if not isinstance(spooled.record, Mark):
+                last[spooled.record.job_id, spooled.record.epoch] = spooled.lsn
             match spooled.record:
                 case Announce() as said:
                     self.positions.announce(said, now_s)
                     self._known((said.job_id, said.epoch), spooled.lsn)
                 case Batch() as batch:
                     key = (batch.job_id, batch.epoch)
+                    _note_lost(lost, batch, self.positions.get(*key), missing=bool(damages) and damages[-1].end > self.low)
                     before = self.positions.replay(batch, spooled.disk_bytes, waits=spooled.lsn >= self.low, now_s=now_s)
                     self._known(key, spooled.lsn).push(batch, before)
                 case Summary() as state:
@@ -130,10 +176,51 @@ class Ledger:
                     self._tails[key] = Tail(state.stdout, state.stderr)
                 case Forget() as said:
                     self.positions.forget(said.job_id, said.epoch)
-                case Mark():
-                    pass
+                case Mark(lived_s=lived_s):
+                    self._note_age(spooled.lsn, lived_s)
         self.positions.restored()
         self._tidy()
+        self._tell_damage(damages, last, lost, now_s)
+
+    def _tell_damage(self, damages: list[Damage], last: dict[Key, int], lost: dict[Key, tuple[int, int]], now_s: float) -> None:
+        """Say to each job which of its lines are lost, once.
+
+        Of one whose newest record may have been lost it is not known which numbers it has used: they go on behind all of them.
+        """
+        for key in list(last):
+            unread = sum(damage.end - damage.lsn for damage in damages if damage.lsn > last.get(key, 0))
+            track = self.positions.get(*key)
+            if track is None or track.forgotten or not (unread or key in lost):
+                continue
+            if key in lost:
+                text = f"lines {lost[key][0]} to {lost[key][1]} of this job are lost: the spool was damaged"
+            else:
+                text = f"lines of this job from {track.written.next_sequence} on may be lost: the spool was damaged"
+            _log.error(text, job_id=track.job_id)
+            self._say_line(key, text, unread * _LINES_A_BYTE, now_s)
+
+    def _say_line(self, key: Key, text: str, skipped: int, now_s: float) -> None:
+        """A `system` line of our own, as a batch of nobody's; so many numbers before it are left out."""
+        track = self.positions.get(*key)
+        assert track is not None  # noqa: S101 - for the type checker
+        at = track.written.next_sequence + skipped
+        entry = {"jobId": track.job_id, "stream": "system", "line": text, "timestamp": time.time_ns() // 10**6, "sequence": at}
+        payload = orjson.dumps([entry])
+        after = replace(track.written, next_sequence=at + 1)
+        batch = Batch(track.job_id, "", track.epoch, track.generation, track.run, at, 1, payload, False, len(payload), after)
+        try:
+            spooled = self._spool.append(batch)
+        except SpoolFullError as error:
+            _log.warning("a job could not be told so", job_id=track.job_id, error=str(error))
+        else:
+            self.positions.taken(batch, spooled.disk_bytes, now_s)
+
+    def _last_age_s(self) -> float:
+        return self._ages[-1][1] if self._ages else self._lived_before_s
+
+    def _note_age(self, lsn: int, lived_s: float) -> None:
+        if not self._ages or lived_s - self._ages[-1][1] >= self._max_age_s / _AGES:
+            self._ages.append((lsn, lived_s))
 
     def _known(self, key: Key, lsn: int) -> Tail:
         self._anchors.setdefault(key, lsn)
@@ -183,3 +270,13 @@ class Ledger:
 
     def _measure(self) -> None:
         self.positions.free_bytes = self._spool.free_bytes()
+
+
+def _note_lost(lost: dict[Key, tuple[int, int]], batch: Batch, track: Track | None, *, missing: bool) -> None:
+    """Remember the lines between a position and a batch that should have followed it; those that were told are told."""
+    key = (batch.job_id, batch.epoch)
+    if not batch.worker:
+        lost.pop(key, None)
+    elif missing and track is not None and batch.first_sequence > track.written.next_sequence:
+        first = lost[key][0] if key in lost else track.written.next_sequence
+        lost[key] = (first, batch.first_sequence - 1)

@@ -1,7 +1,7 @@
 """The streamer's loop: one zmq poller, single-threaded. It moves messages between those who decide and those who do.
 
 Nothing here waits: not for the disk's fsync, not for the WebSocket, not for a worker. Each round takes what is there (a bounded
-number of each), writes, sends, says positions once a job, and starts a sync when something new is not yet safe.
+number of each), writes, starts a sync when something new is not yet safe, sends what is, and says positions once a job.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _POSITIONS_HIGH_WATER_MARK = 256
 _SUPERVISOR_HIGH_WATER_MARK = 10_000
 _MOST_A_ROUND = 32  # messages of one socket
 _TICK_S = 0.05
-_BETWEEN_SYNCS_S = 0.01
+_BETWEEN_SYNCS_S = 0.004
+_TELL_FULL_S = 300.0
 _SLOW_TICK_S = 1.0
 _STOP_S = 0.6
 _CLOSE_S = 0.2
@@ -71,11 +72,13 @@ class Loop:
         first_id = time.time_ns() // 1000  # microseconds: rises over restarts, stays below 2^53
         self._outlet = Outlet(self._context, settings, spool, ledger, first_id, now_s)
         self._syncer = Syncer(self._context)
-        self._syncing = False
+        self._syncing = self._sync_fails = False
         self._synced_at_s = self._ticked_at_s = self._slow_at_s = self._beat_at_s = 0.0
         self._heard = False
         self._stop_at_s = 0.0  # 0: go on
         self._progress = 0
+        self._full = False
+        self._told_full_at_s = -_TELL_FULL_S
         self._page_bytes = os.sysconf("SC_PAGE_SIZE")
 
     def request_stop(self) -> None:
@@ -116,11 +119,11 @@ class Loop:
             self._from_subscribers()
         if self._output in ready:
             self._from_workers(now_s)
+        self._sync(now_s)
         self._outlet.pump(now_s)
         if now_s - self._ticked_at_s >= _TICK_S:
             self._tick(now_s)
         self._say(now_s)
-        self._sync(now_s)
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 
@@ -202,8 +205,11 @@ class Loop:
     def _synced(self, lsn: int, error: str) -> None:
         self._syncing, self._synced_at_s = False, time.monotonic()
         if error:
-            _log.error("the spool could not be synced, jobs keep their output until it can", error=error)
+            if not self._sync_fails:
+                _log.error("the spool cannot be synced, jobs keep their output until it can: see to this disk", error=error)
+            self._sync_fails = True
             return
+        self._sync_fails = False
         self._positions.sync_done()
         self._ledger.is_safe_up_to(lsn)
 
@@ -212,6 +218,7 @@ class Loop:
     def _tick(self, now_s: float) -> None:
         self._ticked_at_s = now_s
         self._positions.tick(now_s)
+        self._ledger.grow_older(now_s)
         self._ledger.mark()
         self._outlet.tick(now_s)
         if now_s >= self._beat_at_s:
@@ -221,6 +228,7 @@ class Loop:
             self._slow_at_s = now_s
             self._positions.count_writers(now_s)
             self._ledger.try_again()
+            self._see_to_full(now_s)
             if not self._heard:
                 self._tell(StreamerReady(os.getpid()))
 
@@ -236,7 +244,25 @@ class Loop:
             outlet.lines_refused,
             self._spool.disk_bytes,
             outlet.reconnects,
+            self._full,
+            self._settings.max_spool_bytes,
+            outlet.lines_given_up,
         )
+
+    def _see_to_full(self, now_s: float) -> None:
+        """Tell people that jobs wait for room in the spool, again and again while they do."""
+        was_full, self._full = self._full, self._spool.is_full or self._positions.held_by_spool(now_s)
+        if self._full and now_s >= self._told_full_at_s + _TELL_FULL_S:
+            self._told_full_at_s = now_s
+            _log.error(
+                "the spool is full, jobs that print wait: see why the backend takes no lines, or raise logging.spool.maxSize",
+                folder=self._settings.spool_dir,
+                spool_bytes=self._spool.disk_bytes,
+                max_bytes=self._settings.max_spool_bytes,
+                connected=self._outlet.connected,
+            )
+        elif was_full and not self._full:
+            _log.info("the spool is no longer full")
 
     # --- the end ----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""From the spool to the backend: which batch goes next, by which way, and what becomes of it.
+"""From the spool to the backend: which batch goes next, by which way, and what becomes of it. Only what is synced goes.
 
 Runs in the streamer's loop. The WebSocket goes before; when it has been away for `fallbackAfter` the same batches go by HTTP
 from the same cursor, until it is back. What was on its way when a way ended is read from the spool again.
@@ -48,7 +48,8 @@ class Outlet:
         self._away_since_s = self._up_at_s = now_s
         self._proven = False  # whether this connection has acknowledged anything
         self._refused_jobs: dict[str, None] = {}
-        self.frames_sent = self.frames_acknowledged = self.lines_refused = self.reconnects = 0
+        self._given_up_jobs: dict[str, None] = {}
+        self.frames_sent = self.frames_acknowledged = self.lines_refused = self.lines_given_up = self.reconnects = 0
         ledger.positions.answers = self._link is None
 
     @property
@@ -64,9 +65,15 @@ class Outlet:
             key = (batch.job_id, batch.epoch)
             if self._window.is_settled(spooled.lsn):
                 self._window.skip(spooled.lsn)
+            elif spooled.lsn < self._ledger.too_old_below and self._link is not None:
+                self._give_up(batch)
+                self._window.skip(spooled.lsn)
+                self._ledger.settled(key, batch.size, spooled.disk_bytes, now_s)
             elif self._link is None or not batch.lines:
                 self._window.skip(spooled.lsn)
                 self._ledger.settled(key, batch.size, spooled.disk_bytes, now_s)
+            elif spooled.lsn >= self._ledger.safe:
+                break  # a power cut might take it back, and its numbers would come again for other lines
             else:
                 frame_id = self._window.take_id()
                 if not self._send(frame_id, batch):
@@ -158,8 +165,26 @@ class Outlet:
 
     def _set_aside(self, entry: Entry, reason: str) -> None:
         self.lines_refused += entry.lines
-        if entry.job_id not in self._refused_jobs:
+        if _is_first(entry.job_id, self._refused_jobs):
             _log.error("the backend refuses log lines of this job for good", job_id=entry.job_id, error=reason, lines=entry.lines)
-            self._refused_jobs[entry.job_id] = None
-            if len(self._refused_jobs) > _MOST_REMEMBERED:
-                self._refused_jobs.pop(next(iter(self._refused_jobs)))
+
+    def _give_up(self, batch: Batch) -> None:
+        self.lines_given_up += batch.lines
+        if _is_first(batch.job_id, self._given_up_jobs):
+            _log.error(
+                "log lines of this job are given up: the backend has not taken them for longer than logging.spool.maxAge; "
+                "see why it does not answer, or raise maxAge",
+                job_id=batch.job_id,
+                first_sequence=batch.first_sequence,
+                max_age_s=self._settings.max_spool_age_s,
+            )
+
+
+def _is_first(job_id: str, told: dict[str, None]) -> bool:
+    """Whether this job has not been told yet; from now on it has."""
+    if job_id in told:
+        return False
+    told[job_id] = None
+    if len(told) > _MOST_REMEMBERED:
+        told.pop(next(iter(told)))
+    return True

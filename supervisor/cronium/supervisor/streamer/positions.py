@@ -229,6 +229,14 @@ class Positions:
                 elif not waits:
                     self._watched.discard(key)
 
+    def held_by_spool(self, now_s: float) -> bool:
+        """Whether a job waits because the spool has no more room for it."""
+        return any(
+            track.said_bytes < _GROWN_BYTES and (not self.answers or self.free_bytes < _GROWN_BYTES)
+            for track in self._tracks.values()
+            if track.worker and not track.forgotten and now_s - track.heard_at_s < _QUIET_AFTER_S and track.said_at_s
+        )
+
     def is_watching(self) -> bool:
         """Whether `tick` may find something to say."""
         return bool(self._watched)

@@ -7,7 +7,7 @@ readable after an upgrade. A changed body means a new kind, and the old one goes
 |---|---|
 | BATCH | a `Batch` as the worker sent it |
 | STATE | an `Announce`, a `Forget`, or a `Summary`: the job's whole state up to here, so that older records are not needed |
-| MARK | all batches below `low` are acknowledged; frame ids go on at `next_id` |
+| MARK | a `Mark`; older ones have its first two values only |
 """
 
 from __future__ import annotations
@@ -33,10 +33,15 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Everything below the log position `low` is acknowledged; no frame id below `next_id` may be used again."""
+    """Everything below the log position `low` is acknowledged; no frame id below `next_id` may be used again.
+
+    Everything below `synced` survived a sync before this was written. `lived_s`: for how long streamers had run by then.
+    """
 
     low: int
     next_id: int
+    synced: int = 0
+    lived_s: float = 0.0
 
 
 Record = Batch | Announce | Forget | Summary | Mark
@@ -66,7 +71,7 @@ def encode(record: Record) -> tuple[Kind, bytes]:
                 )
             )
         case Mark():
-            return Kind.MARK, msgpack.packb((record.low, record.next_id))
+            return Kind.MARK, msgpack.packb((record.low, record.next_id, record.synced, record.lived_s))
         case Announce():
             parts: tuple[Any, ...] = (
                 "announce",

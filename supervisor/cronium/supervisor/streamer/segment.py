@@ -21,6 +21,7 @@ FILE_HEADER = b"CRONIUM-SPOOL-1\n"
 RECORD_HEADER_BYTES = 12
 _HEADER = struct.Struct("<2sBBII")
 _MAGIC, _VERSION = b"\xc5\x90", 1
+_KNOWN = _MAGIC + bytes((_VERSION,))
 _NAME = re.compile(r"([0-9]{20})\.spool")
 _READ_AHEAD_BYTES = 256 * 1024
 
@@ -37,6 +38,14 @@ class RawRecord:
     kind: int
     body: bytes
     disk_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """From `lsn` up to `end` nothing can be read; whole records may follow."""
+
+    lsn: int
+    end: int
 
 
 class Segment:
@@ -75,12 +84,33 @@ class Segment:
             return None
         return RawRecord(lsn, kind, body, RECORD_HEADER_BYTES + length)
 
-    def records(self) -> Iterator[RawRecord]:
-        """All whole records from the start on."""
+    def scan(self) -> Iterator[RawRecord | Damage]:
+        """Everything from the start on: whole records, and what cannot be read between and behind them."""
         lsn = self.start
-        while lsn < self.end and (record := self.read(lsn)) is not None:
-            yield record
-            lsn += record.disk_bytes
+        while lsn < self.end:
+            if (record := self.read(lsn)) is not None:
+                yield record
+                lsn += record.disk_bytes
+            else:
+                following = self.next_whole(lsn + 1)
+                yield Damage(lsn, following)
+                lsn = following
+
+    def next_whole(self, lsn: int) -> int:
+        """The position of the next whole record, the end if there is none."""
+        while lsn < self.end:
+            try:  # what was reserved and never written need not be read
+                lsn = self.base + os.lseek(self.descriptor, lsn - self.base, os.SEEK_DATA)
+            except OSError:  # ENXIO: nothing was written behind this
+                return self.end
+            window = os.pread(self.descriptor, min(_READ_AHEAD_BYTES, self.end - lsn), lsn - self.base)
+            at = window.find(_KNOWN)
+            while at >= 0:
+                if self.read(lsn + at) is not None:
+                    return lsn + at
+                at = window.find(_KNOWN, at + 1)
+            lsn += max(1, len(window) - len(_KNOWN) + 1)
+        return self.end
 
     def cut(self, end: int, reserve_bytes: int) -> None:
         """Make `end` the end, with zeros behind it; what was there is gone."""
@@ -116,6 +146,7 @@ def create(folder: Path, base: int, reserve_bytes: int) -> Segment:
     except OSError:
         os.close(descriptor)
         temporary.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # left behind, it would cut off what the one before it takes meanwhile
         raise
     return Segment(path, base, base + len(FILE_HEADER), descriptor)
 

@@ -53,6 +53,7 @@ class StreamerSettings:
     lines_per_second: int = 0
     global_lines_per_second: int = 0
     max_spool_bytes: int = 2 * 1024**3
+    max_spool_age_s: float = 30 * 86400.0
     segment_bytes: int = 32 * 1024**2
     max_backlog_bytes: int = 4 * 1024**2
     fsync: bool = True
@@ -82,6 +83,7 @@ class StreamerSettings:
             lines_per_second=rate.lines_per_second,
             global_lines_per_second=rate.global_lines_per_second,
             max_spool_bytes=spool.max_size,
+            max_spool_age_s=spool.max_age,
             segment_bytes=spool.segment_size,
             max_backlog_bytes=spool.max_backlog,
             fsync=spool.fsync,

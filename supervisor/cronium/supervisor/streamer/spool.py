@@ -1,4 +1,9 @@
-"""The spool: one append-only log for all jobs, in segments, encrypted, bounded. Every record that was written survives a kill.
+"""The spool: one append-only log for all jobs, in segments, encrypted, bounded.
+
+What an end costs: the kill of a process nothing that was written; a power cut what was not yet synced, which nobody has
+relied on: the place still has it (credit waits for the sync) and the backend does not (frames wait for it too), so it is read
+and numbered again as if for the first time. With `fsync: false` frames do not wait, and after a power cut numbers may come
+twice, for other text. A damaged record costs itself, a missing file what was in it; what can be read is read.
 
 Batches are refused (`SpoolFullError`) at the bound and on a full disk, with some room left for the small records that let old
 segments go. One cursor reads the batches in order, to be sent; recently written ones are still in memory, anything else
@@ -21,12 +26,22 @@ import structlog
 
 from cronium.common.crypto import Seal
 from cronium.supervisor.streamer.records import Kind, Mark, Record, decode, encode
-from cronium.supervisor.streamer.segment import RECORD_HEADER_BYTES, RawRecord, Segment, SpoolError, create, open_all
+from cronium.supervisor.streamer.segment import (
+    FILE_HEADER,
+    RECORD_HEADER_BYTES,
+    Damage,
+    RawRecord,
+    Segment,
+    SpoolError,
+    create,
+    open_all,
+)
 
 _log = structlog.get_logger()
 
 _LOCK_WAIT_S = 5.0  # a killed predecessor's lock is gone at once; one that only just ends is waited for
 _READY_BYTES = 4 * 1024 * 1024
+_LARGEST_BATCH_BYTES = 256 * 1024  # worker/lines.py
 _MOST_OF_MAX = 8  # a segment is at most this part of the whole, so that there is something to let go
 _CONTROL_PART = 4  # of each segment this part is only for records that are no batches
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -77,6 +92,11 @@ class Spool:
         """What the log takes."""
         return self.end - self.first
 
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing can be taken: at the bound, or on a disk that is full or fails."""
+        return self.free_bytes() < _LARGEST_BATCH_BYTES
+
     def free_bytes(self) -> int:
         """How much more can be taken; 0 on a full disk."""
         return 0 if self._full else max(0, self._capacity - self.disk_bytes)
@@ -100,15 +120,15 @@ class Spool:
         self._keep_ready(spooled, is_batch=is_batch)
         return spooled
 
-    def recover(self) -> Iterator[Spooled]:
+    def recover(self) -> Iterator[Spooled | Damage]:
         """Every record there is, oldest first. Raises RecordError or SealError for one that is whole but cannot be read."""
         for segment in self._segments:
-            end = segment.start
-            for raw in segment.records():
-                yield Spooled(raw.lsn, self._opened(raw), raw.disk_bytes)
-                end = raw.lsn + raw.disk_bytes
-            if end < segment.end:
-                _log.error("a spool file is damaged, the rest of it is lost", file=str(segment.path), offset=end - segment.base)
+            for found in segment.scan():
+                if isinstance(found, Damage):
+                    _tell_damage(segment, found)
+                    yield found
+                else:
+                    yield Spooled(found.lsn, self._opened(found), found.disk_bytes)
 
     def peek(self) -> Spooled | None:
         """The batch at the cursor (moved over anything else); None at the end."""
@@ -119,7 +139,7 @@ class Spool:
             self.cursor = max(self.cursor, segment.start)
             raw = segment.read(self.cursor) if self.cursor < segment.end else None
             if raw is None:
-                self.cursor = segment.end
+                self.cursor = segment.next_whole(self.cursor + 1) if self.cursor < segment.end else segment.end
             elif raw.kind == Kind.BATCH:
                 batch = self._opened(raw)
                 self._ready.append(Spooled(raw.lsn, batch, raw.disk_bytes))
@@ -150,7 +170,7 @@ class Spool:
         while len(self._segments) > 1 and self._segments[0].end <= lsn:
             segment = self._segments.pop(0)
             segment.close()
-            segment.path.unlink()
+            segment.path.unlink(missing_ok=True)
         if self._full:
             self.try_again()
 
@@ -177,24 +197,50 @@ class Spool:
     def _repair(self) -> Mark:
         """Cut a torn end off; the last mark there is."""
         if not self._segments:
-            self._segments.append(create(self._folder, 0, self._segment_bytes))
+            self._segments.append(self._first_segment())
         for segment, following in pairwise(self._segments):
             segment.end = following.base  # a segment is begun where the one before ends
         newest = self._segments[-1]
-        end = newest.start
-        for raw in newest.records():
-            end = raw.lsn + raw.disk_bytes
+        end, mark = self._whole(newest)
         try:
             newest.cut(end, self._segment_bytes)
         except OSError as error:
             _log.warning("no room for a whole segment", file=str(newest.path), error=str(error))
         for segment in self._segments:
             os.fdatasync(segment.descriptor)
-        for segment in reversed(self._segments):
-            marks = [raw for raw in segment.records() if raw.kind == Kind.MARK]
-            if marks and isinstance(mark := self._opened(marks[-1]), Mark):
-                return mark
-        return Mark(0, 0)
+        for segment in reversed(self._segments[:-1]):
+            mark = mark or self._whole(segment)[1]
+        return mark or Mark(0, 0)
+
+    def _first_segment(self) -> Segment:
+        """The first segment; on a disk without room one that takes nothing, until `try_again` finds some."""
+        try:
+            return create(self._folder, 0, self._segment_bytes)
+        except OSError as error:
+            self._refusal(error)
+            stand_in = os.memfd_create("spool", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            os.write(stand_in, FILE_HEADER)
+            fcntl.fcntl(stand_in, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW)
+            return Segment(self._folder / "no-segment", 0, len(FILE_HEADER), stand_in)
+
+    def _whole(self, segment: Segment) -> tuple[int, Mark | None]:
+        """Where a segment ends, and its last mark.
+
+        What cannot be read is the torn end of a write, unless a later mark says that it was safe: then it is damage, and what
+        follows is ours. (Behind a torn end a power cut may leave whole records; nobody has relied on those.)
+        """
+        end, mark, torn_at = segment.start, None, 0
+        for found in segment.scan():
+            if isinstance(found, Damage):
+                torn_at = torn_at or found.lsn
+                continue
+            if found.kind == Kind.MARK and isinstance(opened := self._opened(found), Mark):
+                if torn_at and opened.synced <= torn_at:
+                    continue
+                mark, torn_at = opened, 0
+            if not torn_at:
+                end = found.lsn + found.disk_bytes
+        return end, mark
 
     def _opened(self, raw: RawRecord) -> Record:
         return decode(raw.kind, self._seal.open(raw.body, _context(raw.lsn)))
@@ -214,9 +260,9 @@ class Spool:
     def _roll(self) -> None:
         """Begin a new segment; the old one is safe before that, so only the newest can ever be torn."""
         old = self._segments[-1]
-        fresh = create(self._folder, old.end, self._segment_bytes)
         if self._fsync:
             os.fdatasync(old.descriptor)
+        fresh = create(self._folder, old.end, self._segment_bytes)
         os.ftruncate(old.descriptor, old.end - old.base)
         self._segments.append(fresh)
         # A restart looks for the last mark from the newest segment backwards: it need not look far.
@@ -247,6 +293,13 @@ class Spool:
 
     def _segment_at(self, lsn: int) -> Segment | None:
         return next((s for s in self._segments if s.base <= lsn < s.end), None)
+
+
+def _tell_damage(segment: Segment, damage: Damage) -> None:
+    what = f"{damage.end - damage.lsn} bytes from offset {damage.lsn - segment.base} on"
+    if damage.end > segment.base + os.fstat(segment.descriptor).st_size:
+        what += ", in this file or in one behind it that is gone,"
+    _log.error(f"the spool is damaged: {what} cannot be read; see to this disk", file=str(segment.path))
 
 
 def _context(lsn: int) -> str:

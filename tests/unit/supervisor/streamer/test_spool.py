@@ -13,7 +13,7 @@ from cronium.common.crypto import SealError
 from cronium.common.messages import Batch
 from cronium.supervisor.streamer.records import Mark, Record
 from cronium.supervisor.streamer.segment import SpoolError
-from cronium.supervisor.streamer.spool import SpoolFullError
+from cronium.supervisor.streamer.spool import Spool, Spooled, SpoolFullError
 from peers.streamer_parts import MIB, announce, batch, spool
 
 
@@ -23,6 +23,24 @@ def fill(log: object, count: int, size: int = 200) -> list[Batch]:
         found.append(batch(texts=(f"{number} " + "x" * size,)))
         log.append(found[-1])  # type: ignore[attr-defined]
     return found
+
+
+def batches(log: Spool) -> list[Batch]:
+    """What a restart reads."""
+    records = [found.record for found in log.recover() if isinstance(found, Spooled)]
+    return [record for record in records if isinstance(record, Batch)]
+
+
+def count_by_cursor(log: Spool) -> int:
+    count = 0
+    while log.peek() is not None:
+        log.advance()
+        count += 1
+    return count
+
+
+def segments_base(log: Spool) -> int:
+    return log.segment_base(log.end)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -164,7 +182,7 @@ def test_a_segment_made_in_the_moment_of_a_power_cut_is_no_error(tmp_path: Path)
     again.close()
 
 
-def test_damage_in_an_old_segment_costs_that_segment_only(tmp_path: Path) -> None:
+def test_damage_costs_the_record_it_hit_and_nothing_else(tmp_path: Path) -> None:
     log = spool(tmp_path)
     written = fill(log, 3000, 1000)
     log.close()
@@ -173,8 +191,83 @@ def test_damage_in_an_old_segment_costs_that_segment_only(tmp_path: Path) -> Non
         file.seek(5000)
         file.write(b"damage")
     again = spool(tmp_path)
-    found = [s.record for s in again.recover() if isinstance(s.record, Batch)]
-    assert 0 < len(found) < len(written)
-    assert found[-1] == written[-1]
+    found = batches(again)
+    assert len(found) == len(written) - 1
     assert found == [w for w in written if w in found]
+    assert count_by_cursor(again) == len(found)
+    again.close()
+
+
+def test_damage_in_the_newest_segment_costs_no_more_if_a_mark_says_that_it_was_synced(tmp_path: Path) -> None:
+    """Promise 5: a bit that flips is no reason to throw away what follows it, which the places no longer have."""
+    for synced in (True, False):
+        folder = tmp_path / str(synced)
+        log = spool(folder)
+        written = fill(log, 5)
+        at = log.end - segments_base(log) + 40
+        written += fill(log, 5)
+        log.append(Mark(0, 1, log.end if synced else 0))
+        written += fill(log, 1)
+        log.close()
+        with segments(folder)[-1].open("r+b") as file:
+            file.seek(at)
+            byte = file.read(1)[0]
+            file.seek(at)
+            file.write(bytes([byte ^ 1]))
+        again = spool(folder)
+        assert batches(again) == (written[:5] + written[6:] if synced else written[:5])
+        more = fill(again, 1)
+        again.close()
+        third = spool(folder)
+        assert batches(third)[-1] == more[0]
+        third.close()
+
+
+def test_a_missing_file_costs_what_was_in_it(tmp_path: Path) -> None:
+    log = spool(tmp_path)
+    written = fill(log, 3000, 1000)
+    log.close()
+    segments(tmp_path)[1].unlink()
+    again = spool(tmp_path)
+    found = batches(again)
+    assert found[0] == written[0]
+    assert found[-1] == written[-1]
+    assert len(written) - 1000 < len(found) < len(written)
+    assert count_by_cursor(again) == len(found)
+    again.close()
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_kill_or_a_power_cut_at_any_byte_keeps_what_was_said(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Promise 5: a kill keeps what was written, a power cut what was synced, whatever became of the pages behind that."""
+    folder = tmp_path_factory.mktemp("spool")
+    log = spool(folder)
+    written: list[Batch] = []
+    ends: list[int] = []
+    for size in data.draw(st.lists(st.integers(1, 9000), min_size=1, max_size=20)):
+        written += fill(log, 1, size)
+        ends.append(log.end)
+        if data.draw(st.booleans()):
+            log.append(Mark(0, 1, data.draw(st.sampled_from([0, *ends]))))
+    end = log.end
+    log.close()
+    synced = data.draw(st.sampled_from([0, *ends]))
+    path = segments(folder)[-1]
+    with path.open("r+b") as file:
+        if data.draw(st.booleans(), label="kill in the middle of a write"):
+            at = data.draw(st.integers(16, end))
+            file.truncate(at)
+            kept = sum(e <= at for e in ends)
+        else:  # after a power cut each page behind the sync is as it was, as it became, or zero
+            kept = sum(e <= synced for e in ends)
+            for at in range(max(16, synced), end, 4096):
+                if data.draw(st.booleans()):
+                    file.seek(at)
+                    file.write(b"\0" * min(4096, end - at))
+    again = spool(folder)
+    found = batches(again)
+    assert found[:kept] == written[:kept]
     again.close()

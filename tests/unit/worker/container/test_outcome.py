@@ -43,6 +43,7 @@ def ending(state: bytes, seen: ContainerState | None, **facts: Any) -> tuple[str
         (STARTED + b"ended 3 exit\n", fate(3), {}, ("failed", 3, "script_exit")),
         (STARTED + b"ended 143 deadline\n", fate(143), {}, ("timeout", 143, "timeout")),
         (STARTED + b"ended 143 cancel\n", fate(143), {"cancelled": True}, ("cancelled", 143, "cancelled")),
+        (STARTED + b"ended 143 cancel\n", fate(143), {}, ("failed", 143, "place_vanished")),
         (STARTED + b"ended 0 exit\n", fate(0), {"cancelled": True}, ("completed", 0, None)),
         (STARTED, fate(137), {"cancelled": True}, ("cancelled", 137, "cancelled")),
         (STARTED, fate(137), {"overdue": True}, ("timeout", 137, "timeout")),

@@ -21,10 +21,10 @@ def server(name: str) -> Server:
     return servers_of(parse_job({"id": "j", "execution": {"target": target, "script": {"type": "bash", "content": ""}}}))[0]
 
 
-def ending(state: bytes, verdict: ExecutionError | None = None) -> tuple[str, int | None, str | None]:
+def ending(state: bytes, verdict: ExecutionError | None = None, *, cancelled: bool = True) -> tuple[str, int | None, str | None]:
     story = Story()
     story.feed(state)
-    decided = decide(Facts(server("a"), story, 60, "bash", verdict))
+    decided = decide(Facts(server("a"), story, 60, "bash", verdict, cancelled))
     return decided.status, decided.exit_code, decided.error.reason.value if decided.error else None
 
 
@@ -47,6 +47,11 @@ def ending(state: bytes, verdict: ExecutionError | None = None) -> tuple[str, in
 )
 def test_an_end_on_a_server(state: bytes, verdict: ExecutionError | None, expected: object) -> None:
     assert ending(state, verdict) == expected
+
+
+def test_a_script_that_others_end_was_not_cancelled() -> None:
+    """A server that is shut down sends SIGTERM to everybody: the retry policy decides."""
+    assert ending(STARTED + b"ended 143 cancel\n", cancelled=False) == ("failed", 143, "place_vanished")
 
 
 def test_several_succeed_only_together() -> None:

@@ -1,7 +1,8 @@
 """Going on with a place that another worker may have made.
 
 Runs in a worker. A launcher that was never fed leaves by itself once its owner's death has closed its stdin; so whoever adopts
-waits until the place says `started` or has ended. Only what surely never started is removed and made anew.
+waits until the place says `started` or has ended. Only what surely never started is removed and made anew. A place with its files
+on this host needs no engine for it once they say that the script has begun: it is read on at once, whatever dockerd does.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import ContainerState
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.host_files import HostFiles
-from cronium.worker.container.moments import engine_ms
+from cronium.worker.container.moments import age_of, engine_ms
 from cronium.worker.container.spec import LABEL_FILES
 from cronium.worker.executor import Status, Update
 
@@ -25,8 +26,10 @@ def adopt(execution: Execution) -> Iterator[Update]:
     """Find out what is there. Afterwards `execution.container` is set if there is something to go on with."""
     if not execution.attempt.adopt:
         return
-    yield from ()
-    found = execution.ask_patiently(lambda: execution.engine.state(execution.attempt.place))
+    if _has_begun_here(execution):
+        yield Status("running")
+        return
+    found = execution.ask(lambda: execution.engine.state(execution.attempt.place))
     if found is None:
         _nothing_there(execution)
         return
@@ -47,10 +50,27 @@ def adopt(execution: Execution) -> Iterator[Update]:
         yield Status("running")
 
 
+def _has_begun_here(execution: Execution) -> bool:
+    """Whether files on this host say that the script has begun since this host was booted. Then there is enough to go on with."""
+    try:
+        execution.files = execution.open_files(HostFiles.kind)
+    except FileNotFoundError:
+        return False
+    _read_story(execution)
+    started = execution.story.started
+    age_s = None if started is None else age_of(started.start_ticks, started.boot_id)
+    if age_s is None:
+        execution.forget()
+        return False
+    execution.container, execution.adopted = execution.attempt.place, True
+    execution.begin(time.monotonic() - age_s, now_ms() - round(age_s * 1000))
+    return True
+
+
 def _nothing_there(execution: Execution) -> None:
     """No container: never made, or somebody has removed it. Which one, the files that it left know."""
     place = execution.attempt.place
-    began = any(execution.offsets.values()) or execution.ask_patiently(lambda: execution.engine.has_volume(place))
+    began = any(execution.offsets.values()) or execution.ask(lambda: execution.engine.has_volume(place))
     try:
         execution.files = execution.open_files(HostFiles.kind)
     except FileNotFoundError:

@@ -92,6 +92,11 @@ class Engine:
 
     # --- the engine ----------------------------------------------------------------------------------------------------
 
+    def ping(self) -> None:
+        """Does it answer? Raises ExecutionError."""
+        with self._told("ask the engine", Reason.ENGINE_ERROR):
+            self._client.ping()
+
     def describe(self) -> Description:
         """Who it is, and how it stores things; asked once (10 ms)."""
         if self._description is not None:

@@ -6,8 +6,8 @@ Runs in a worker. No decisions here; `phases` says what happens when.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ from cronium.worker.container.probe import Finding
 from cronium.worker.container.settings import Settings
 from cronium.worker.container.stream import Stream
 from cronium.worker.events import Events
-from cronium.worker.executor import Attempt, Control
+from cronium.worker.executor import Attempt, Control, Update
 from cronium.worker.story import Story
 
 T = TypeVar("T")
@@ -32,7 +32,9 @@ CALL_SLACK_S = 5.0  # a call's own deadline is the engine's; this is for the thr
 
 @dataclass(slots=True)
 class Execution:
-    """Filled in phase by phase. `container` is empty until there is one that runs this attempt."""
+    """Filled in phase by phase. `container` is empty until there is one that runs this attempt; `touched` before anything of the
+    place is asked for.
+    """
 
     attempt: Attempt
     control: Control
@@ -44,6 +46,7 @@ class Execution:
     image: str = ""
     found: Finding | None = None
     payload: bytes = b""
+    touched: bool = False
     container: str = ""
     adopted: bool = False
     files: Files | None = None
@@ -62,6 +65,7 @@ class Execution:
     def __post_init__(self) -> None:
         position, place = self.attempt.position, self.attempt.place
         self.offsets = {name: position.mark(place, name).offset for name in STREAMS}
+        self.touched = self.attempt.adopt
 
     def deadline_s(self) -> float:
         """When (monotonic) the script's time is over; it has not begun to count before the script has."""
@@ -118,6 +122,11 @@ class Execution:
         self.let_go()
         self.container, self.fate, self.story = "", None, Story()
 
+    def go_back(self) -> None:
+        """To the first phase: what the last round has asked for may be there, or come late."""
+        self.forget()
+        self.attempt = replace(self.attempt, adopt=self.touched)
+
     def let_go(self) -> None:
         """Close what is open; the place stays."""
         if self.stream is not None:
@@ -126,6 +135,9 @@ class Execution:
         if self.files is not None:
             self.files.close()
             self.files = None
+
+
+Phase = Callable[[Execution], Iterator[Update]]
 
 
 def now_ms() -> int:

@@ -12,11 +12,12 @@ from cronium.worker.container.engine import Engine
 from cronium.worker.container.execution import Execution
 from cronium.worker.container.limits import plan, problems_of
 from cronium.worker.container.networks import remove_network
-from cronium.worker.container.phases import PHASES
+from cronium.worker.container.phases import TO_THE_END, TO_THE_START
 from cronium.worker.container.readiness import make_ready
 from cronium.worker.container.reaper import places_seen
 from cronium.worker.container.removal import remove_place
 from cronium.worker.container.settings import settings_of
+from cronium.worker.container.waiting import with_patience
 from cronium.worker.events import Events
 from cronium.worker.executor import Attempt, Control, Update
 from cronium.worker.settings import WorkerSettings
@@ -46,7 +47,8 @@ class ContainerExecutor:
             events=Events(self._settings.container.max_events),
         )
         try:
-            for phase in PHASES:
+            yield from with_patience(execution, TO_THE_START)
+            for phase in TO_THE_END:
                 yield from phase(execution)
         finally:
             execution.let_go()

@@ -48,8 +48,10 @@ def decide(facts: Facts) -> Ending:
     if story.failed is not None and story.started is None:
         return Ending("failed", code, _launch_error(facts))
     why = story.ended.why if story.ended is not None else None
-    if why == "cancel" or (why is None and facts.cancelled):
+    if facts.cancelled and why in (None, "cancel"):
         return Ending("cancelled", code, ExecutionError(Reason.CANCELLED, "the job was cancelled"))
+    if why == "cancel":  # by somebody else: the engine when it stops without live-restore, `docker stop`
+        return Ending("failed", code, _ended_from_outside(code))
     if why == "deadline" or (why is None and facts.overdue):
         return Ending("timeout", code, overtime(facts.plan.limits.timeout_s))
     if code == 0 and (story.ended is not None or story.started is not None):
@@ -84,13 +86,17 @@ def _failure(facts: Facts, code: int | None) -> ExecutionError:
             Reason.START_FAILED, f"the container ended before the script began ({detail}): see the engine's log", exit_code=code
         )
     if story.ended is None:
-        return ExecutionError(
-            Reason.PLACE_VANISHED,
-            f"the job's container was ended from outside, or by a script that ends all processes it sees (exit code {code}): "
-            "look who ends containers, and whether the engine restarts without live-restore",
-            exit_code=code,
-        )
+        return _ended_from_outside(code)
     return _script_failure(facts, int(code or 0))
+
+
+def _ended_from_outside(code: int | None) -> ExecutionError:
+    return ExecutionError(
+        Reason.PLACE_VANISHED,
+        f"the job's container was ended from outside, or by a script that ends all processes it sees (exit code {code}): "
+        "look who ends containers (`docker events`), and whether the engine restarts without live-restore",
+        exit_code=code,
+    )
 
 
 def _script_failure(facts: Facts, code: int) -> ExecutionError:

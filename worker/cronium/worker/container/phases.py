@@ -1,20 +1,23 @@
 """The phases of an attempt in a container, in their order: a phase is a function of the execution that yields updates.
 
-Runs in a worker. To add one, write it here and put it into PHASES. A phase that finds its work already done (a place that was
-adopted) does nothing. What an attempt cannot go on without is raised as an ExecutionError; the place is then cleaned up.
+Runs in a worker. To add one, write it here and put it into its list at the end. A phase that finds its work already done (a
+place that was adopted) does nothing. What an attempt cannot go on without is raised as an ExecutionError; the place is then
+cleaned up.
 """
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 
 from cronium.common.errors import ExecutionError, Reason
-from cronium.worker.container import adoption, follow, images, networks, probe
+from cronium.worker.container import images, networks, probe
+from cronium.worker.container.adoption import adopt
 from cronium.worker.container.ending import conclude
 from cronium.worker.container.engine import NameTakenError
 from cronium.worker.container.engine_files import EngineFiles, empty_files, volume_mounts
-from cronium.worker.container.execution import Execution
+from cronium.worker.container.execution import Execution, Phase
+from cronium.worker.container.follow import follow
 from cronium.worker.container.host_files import host_mounts, make_host_files
 from cronium.worker.container.spec import FILES_DIR, WORKSPACE, Place, container
 from cronium.worker.executor import Status, Update
@@ -23,8 +26,6 @@ from cronium.worker.payload import payload
 
 _NAME_TRIES = 20
 _NAME_PAUSE_S = 0.25
-
-Phase = Callable[[Execution], Iterator[Update]]
 
 
 def prepare(execution: Execution) -> Iterator[Update]:
@@ -60,6 +61,7 @@ def create(execution: Execution) -> Iterator[Update]:
     found = execution.found
     assert found is not None  # noqa: S101 - `prepare` comes before
     attempt, settings, engine = execution.attempt, execution.settings, execution.engine
+    execution.touched = True
     by_exec = found.files == EngineFiles.kind
     if by_exec:
         mounts = volume_mounts(attempt.place, settings.installation)
@@ -104,9 +106,6 @@ def start(execution: Execution) -> Iterator[Update]:
     execution.payload = b""
 
 
-PHASES: tuple[Phase, ...] = (adoption.adopt, prepare, create, start, follow.follow, conclude)
-
-
 def workspace_folder(owner: tuple[int, int]) -> bytes:
     """A tar that makes the workspace the job's, for images that have none."""
     member = tarfile.TarInfo(WORKSPACE.strip("/"))
@@ -118,3 +117,9 @@ def _fetch(execution: Execution) -> Generator[Update, None, tuple[str, str]]:
     settings, engine, plan = execution.settings, execution.engine, execution.plan
     yield from ()
     return execution.ask(lambda: images.fetch(engine, plan.image, settings), settings.container.images.pull_timeout)
+
+
+TO_THE_START: tuple[Phase, ...] = (adopt, prepare, create, start)
+"""Up to the running script."""
+TO_THE_END: tuple[Phase, ...] = (follow, conclude)
+"""What comes then; an engine that is away holds none of it up."""

@@ -49,7 +49,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
             if not left:
                 break
             if all(visit.away(now_s) for visit in left):
-                yield _parked(left)
+                yield _parked(visits, left)
                 return
             _wait(left, control, now_s)
     finally:
@@ -100,6 +100,7 @@ def _visit(
         timeout_s=planned.timeout_s,
         adopt=attempt.adopt,
         begun=name in attempt.begun_at if several else attempt.begun,
+        placed_ms=attempt.placed_ms,
     )
     offsets = {stream: attempt.position.mark(name, stream).offset for stream in STREAMS}
     return Visit(task, offsets, control, pool, settings)
@@ -113,13 +114,14 @@ def _wait(left: list[Visit], control: Control, now_s: float) -> None:
     control.wait(descriptors, min(visit.look_after_s(now_s) for visit in left))
 
 
-def _parked(left: list[Visit]) -> Parked:
+def _parked(visits: list[Visit], left: list[Visit]) -> Parked:
     first = left[0]
     trouble = first.trouble or ExecutionError(Reason.UNREACHABLE, f"{first.server.address} cannot be reached: check the network")
     begun = any(visit.begun for visit in left)
+    touched = any(visit.touched for visit in visits)
     hint = " (the script goes on there)" if begun else ""
     error = ExecutionError(Reason.UNREACHABLE, f"{trouble.message}{hint}", server=first.server.name)
-    return Parked(first.server.key, error.report(), max(visit.give_up_ms for visit in left), begun)
+    return Parked(first.server.key, error.report(), max(visit.give_up_ms for visit in left), begun, touched)
 
 
 def _outcome(attempt: Attempt, visits: list[Visit], *, several: bool) -> Outcome:

@@ -216,11 +216,14 @@ def _number(value: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """The first line. `boot_id`: None where the server could not tell. `there`: the place is (false from `clean` and `list`)."""
+    """The first line. `boot_id`, `up_s` (since the host was booted): None where the server could not tell. `there`: the place is
+    (false from `clean` and `list`).
+    """
 
     uid: int
     boot_id: str | None
     there: bool
+    up_s: int | None = None
 
 
 class Marker:
@@ -260,8 +263,8 @@ def _parse_first(line: bytes) -> Facts:
         case ["ready", *_]:
             facts = _pairs(words[1:])
             uid = facts.get("uid", "")
-            if facts.keys() == {"uid", "boot", "place"} and uid.isascii() and uid.isdigit() and len(uid) <= 10:
-                return Facts(int(uid), _boot_id(facts["boot"]), facts["place"] == "yes")
+            if facts.keys() == {"uid", "boot", "up", "place"} and uid.isascii() and uid.isdigit() and len(uid) <= 10:
+                return Facts(int(uid), _boot_id(facts["boot"]), facts["place"] == "yes", _seconds(facts["up"]))
     raise RemoteError("garbage", f"its first line means nothing: {line[:200]!r}")
 
 
@@ -395,6 +398,10 @@ def _parse_named(said: bytes, word: str) -> Named:
 
 def _pairs(words: Iterable[str]) -> dict[str, str]:
     return {key: value for key, equals, value in (word.partition("=") for word in words) if equals}
+
+
+def _seconds(word: str) -> int | None:
+    return int(word) if re.fullmatch(r"[0-9]{1,12}", word) else None
 
 
 def _boot_id(word: str) -> str | None:

@@ -17,13 +17,17 @@ from cronium.worker.story import Story
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is known of one server's part. `verdict`: why it is over without the script's own word."""
+    """All that is known of one server's part. `verdict`: why it is over without the script's own word.
+
+    `cancelled`: we have asked for its end.
+    """
 
     server: Server
     story: Story
     timeout_s: float
     interpreter: str
     verdict: ExecutionError | None = None
+    cancelled: bool = False
 
 
 def decide(facts: Facts) -> Ending:
@@ -46,6 +50,9 @@ def decide(facts: Facts) -> Ending:
         return Ending("failed", None, launch_failure(story, facts.interpreter, f"{name}: install it there"))
     if story.ended is None:
         return Ending("failed", None, ExecutionError(Reason.INTERNAL, "the place ended without a word: please report it"))
+    if story.ended.why == "cancel" and not facts.cancelled:  # so does a server that is shut down
+        text = f"the job was ended on {name} from outside (SIGTERM): was it shut down? look who ends processes there"
+        return Ending("failed", code, ExecutionError(Reason.PLACE_VANISHED, text, exit_code=code, server=name))
     if story.ended.why == "cancel":
         return Ending("cancelled", code, ExecutionError(Reason.CANCELLED, "the job was cancelled"))
     if story.ended.why == "deadline":

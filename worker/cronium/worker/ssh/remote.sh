@@ -8,8 +8,8 @@
 #   contact      rewritten with ever new content by whoever comes back; the launcher's keeper goes by it
 #   reader.ID    a pipe on which the reader of the output with that id takes words: `next STREAM OFFSET`, `end`
 #
-# First line, on stdout and where data follows there on stderr too: `@cronium ready uid=N boot=ID place=yes|no` or
-# `@cronium error CODE DETAIL`. Descriptors: 3 and 4 our stdout and stderr as they came; 2 goes nowhere, as shells talk there.
+# First line, on stdout and where data follows there on stderr too: `@cronium ready uid=N boot=ID up=SECONDS place=yes|no` or
+# `@cronium error CODE DETAIL`. `up` is how long ago the host was booted. Descriptors: 3 and 4 our stdout and stderr as they came; 2 goes nowhere, as shells talk there.
 # What is ours among the server's processes carries CRONIUM_PLACE=NAME (launcher), CRONIUM_TOKEN=NAME (job), or
 # CRONIUM_READER=NAME (whoever follows files) in its environment.
 
@@ -33,20 +33,23 @@ refuse_said() {
     esac
 }
 
-# Who we are, and where: uid, boot_id, base, place. No process is started for it.
+# Who we are, and where: uid, boot_id, uptime, base, place. No process is started for it.
 learn() {
     while read -r key _ uid _; do
         [ "$key" != Uid: ] || break
     done </proc/self/status
     read -r boot_id </proc/sys/kernel/random/boot_id
+    uptime=-
+    read -r uptime _ </proc/uptime
     base=$temp_dir-$uid
     place=$base/$name
 }
 
 # yes|no, and whether data follows on stderr too.
 ready() {
-    printf '@cronium ready uid=%s boot=%s place=%s\n' "$uid" "$boot_id" "$1" >&3
-    [ -z "$2" ] || printf '@cronium ready uid=%s boot=%s place=%s\n' "$uid" "$boot_id" "$1" >&4
+    set -- "$1" "$2" "uid=$uid boot=$boot_id up=${uptime%.*}"
+    printf '@cronium ready %s place=%s\n' "$3" "$1" >&3
+    [ -z "$2" ] || printf '@cronium ready %s place=%s\n' "$3" "$1" >&4
 }
 
 is_number() {

@@ -25,11 +25,12 @@ from cronium.worker.executor import Control, Gap, Log, Status, Told, Update
 from cronium.worker.gather import results_of
 from cronium.worker.judgement import Ending, overtime
 from cronium.worker.launcher import Ended, OutputLost, Segment, Started, StateEvent
-from cronium.worker.ssh.commands import Look, RemotePlace, Reply, Words
+from cronium.worker.ssh.commands import Facts, Look, RemotePlace, Reply, Words
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.fetch import fetch_results
 from cronium.worker.ssh.flow import STREAMS, Flow
-from cronium.worker.ssh.outcome import Facts, decide
+from cronium.worker.ssh.outcome import Facts as Known
+from cronium.worker.ssh.outcome import decide
 from cronium.worker.ssh.pool import Pool, Waiting
 from cronium.worker.ssh.session import READ_BYTES, Session, asked, fed, reading, started
 from cronium.worker.ssh.settings import Settings
@@ -45,6 +46,7 @@ _CLEAR_WITHIN_S = 20.0  # a launcher that was fed says so, one that was not leav
 _INQUIRE_S = 0.05
 _ORDER_AGAIN_S = 0.1
 _CUT_WITHIN_S = 10.0  # of silence: what a script has cut off its own files does not come any more
+_UPTIME_SLACK_S = 5.0  # our clock may have been set a little; a host does not boot in less
 _FETCH_S = 600.0
 _FETCHES = 5
 _REOPENS = 20  # of channels, before the connection is made anew
@@ -56,7 +58,10 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be run there. `name`: of the place; `label`: of its files and lines, empty for an attempt's only place."""
+    """What is to be run there. `name`: of the place; `label`: of its files and lines, empty for an attempt's only place.
+
+    `placed_ms` (Unix): when the place was named, 0 if that is not known; nothing of it can be older.
+    """
 
     server: Server
     name: str
@@ -67,6 +72,7 @@ class Task:
     timeout_s: float
     adopt: bool
     begun: bool
+    placed_ms: int = 0
 
 
 class Visit:
@@ -415,7 +421,7 @@ class Visit:
 
     def _nothing_there(self, now_s: float) -> Iterator[Update]:
         facts = self._session.facts if self._session is not None else None
-        rebooted = facts is not None and None not in (facts.boot_id, self._boot_id) and facts.boot_id != self._boot_id
+        rebooted = facts is not None and self._was_rebooted(facts)
         self._drop_session()
         if rebooted:  # also when it was not heard of its start: it may have been what did it
             self._conclude(self._rebooted())
@@ -432,6 +438,14 @@ class Visit:
             return
         self._phase = self._begin
         yield from self._begin(now_s)
+
+    def _was_rebooted(self, facts: Facts) -> bool:
+        """Whether the host was booted since the job was, or may have been, handed to it. Its place would be gone with /tmp."""
+        if None not in (facts.boot_id, self._boot_id):
+            return facts.boot_id != self._boot_id
+        if facts.up_s is None or not self._task.placed_ms or not self._task.adopt:
+            return False
+        return facts.up_s + _UPTIME_SLACK_S < (_now_ms() - self._task.placed_ms) / 1000
 
     def _read_on(self, session: Session) -> None:
         """It has begun: open its output where we are."""
@@ -597,7 +611,7 @@ class Visit:
     def _rebooted(self) -> ExecutionError:
         return ExecutionError(
             Reason.HOST_REBOOTED,
-            f"{self.server.name} was rebooted while the job was running there: see why (its journal, `last -x`)",
+            f"{self.server.name} was rebooted while the job was there: see why (its journal, `last -x`)",
         )
 
     def _ended_from_outside(self) -> ExecutionError:
@@ -657,7 +671,16 @@ class Visit:
 
     def _conclude(self, verdict: ExecutionError | None, archive: IO[bytes] | None = None, problem: str = "") -> None:
         self._drop_session()
-        self.ending = ending = decide(Facts(self.server, self._story, self._task.timeout_s, self._task.interpreter, verdict))
+        self.ending = ending = decide(
+            Known(
+                self.server,
+                self._story,
+                self._task.timeout_s,
+                self._task.interpreter,
+                verdict,
+                cancelled=self._control.cancelled() > 0,
+            )
+        )
         results = results_of(self._story, self._events, archive, self._settings.max_results_bytes)
         self.results = replace(results, problems=(*results.problems, problem)) if problem else results
         self.ended_ms = self.ended_ms or _now_ms()

@@ -1,0 +1,20 @@
+"""What a monitor is told when it is forked. It holds no service token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cronium.common.logging import LogFormat
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSettings:
+    """`hung_after_s`: after so long without progress the supervisor is ended. `level` and `log_format`: of our own log."""
+
+    supervisor_pid: int
+    runtime_dir: Path
+    heartbeat_s: float
+    hung_after_s: float
+    level: str
+    log_format: LogFormat
