@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -138,14 +140,15 @@ def lease_tokens(proxy: FaultyProxy) -> list[str]:
     return sorted({lease["renewalToken"] for lease in leases})
 
 
-def test_only_who_needs_the_service_token_has_it_in_its_memory(docker_endpoint: str, runner_images: object) -> None:
-    """Promise 6: it goes to the streamer alone, though one process forks it and the workers that run other people's scripts."""
-    with World(docker_endpoint, wait_for_images=False) as world:
-        token = world.queue.token.encode()
-        for role in ("streamer", "worker", "forkserver", "monitor"):
-            assert world.roles(role), role
-            for process in world.roles(role):
-                assert (token in memory(process.pid)) == (role == "streamer"), role
+def test_only_who_needs_our_own_secrets_has_them_in_its_memory(docker_endpoint: str, runner_images: object) -> None:
+    """Promise 6: token and key go to the streamer alone, though one process forks it and the workers that run others' scripts."""
+    key = base64.b64encode(os.urandom(32)).decode()
+    with World(docker_endpoint, wait_for_images=False, environ={"CRONIUM_ENCRYPTION_KEY": key}) as world:
+        for secret in (world.queue.token.encode(), key.encode()):
+            for role in ("streamer", "worker", "forkserver", "monitor"):
+                assert world.roles(role), role
+                for process in world.roles(role):
+                    assert (secret in memory(process.pid)) == (role == "streamer"), role
 
 
 def memory(pid: int) -> bytes:

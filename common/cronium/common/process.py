@@ -48,7 +48,10 @@ def run_forked(module: str, settings: Mapping[str, object]) -> None:
 
     `module` is one that the caller does not import itself. What `main` returns is the exit code, None is 0.
     """
-    die_with_parent(_LOADED_BY)
+    try:
+        die_with_parent(_LOADED_BY)
+    except OrphanedError:
+        sys.exit()
     dump_on_request()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGQUIT, signal.SIG_IGN)

@@ -20,7 +20,7 @@ import structlog
 
 from cronium.common import VERSION
 from cronium.common.config.model import Config
-from cronium.common.crypto import load_seal
+from cronium.common.crypto import KEY_VARIABLE, OLD_KEYS_VARIABLE, load_seal
 from cronium.common.errors import CroniumError
 from cronium.common.ids import installation_id
 from cronium.common.process import dump_on_request, set_title
@@ -76,18 +76,22 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> i
     with _only_one(config.state_dir):
         seal = load_seal(config.state_dir, os.environ)
         for name in TOKEN_VARIABLES:
-            os.environ.pop(name, None)  # before anything is forked: a worker must not hold it
-        installation = config.id or installation_id(config.state_dir)
+            os.environ.pop(name, None)  # before anything is forked: a worker must not hold it, nor what opens what we store
+        keys = {name: os.environ.pop(name) for name in (KEY_VARIABLE, OLD_KEYS_VARIABLE) if name in os.environ}
         orders = StopOrders(config.jobs.on_stop, tell)
         orders.install()
-        backend = start_queue(config, tell) if standalone else _configured(config)
+        forks = Forks(config.runtime_dir)  # at once: it loads what it needs beside us
+        installation = config.id or installation_id(config.state_dir)
+        backend = start_queue(config, keys, tell) if standalone else _configured(config)
         journal = Journal(config.state_dir / "journal.db", seal)
         memory = journal.load()
         staff = Staff(
-            Forks(config.runtime_dir),
+            forks,
             worker_settings(config, installation),
             {
-                STREAMER: Forked("cronium.supervisor.streamer.main", lambda: _streamer_settings(config, backend, installation)),
+                STREAMER: Forked(
+                    "cronium.supervisor.streamer.main", lambda: _streamer_settings(config, backend, installation, keys)
+                ),
                 MONITOR: Forked("cronium.supervisor.monitor.main", lambda: monitor_settings(config)),
             },
             backend.queue,
@@ -107,7 +111,7 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> i
             _log.info("supervisor stopped")
 
 
-def start_queue(config: Config, tell: Callable[[str], None]) -> Backend:
+def start_queue(config: Config, keys: dict[str, str], tell: Callable[[str], None]) -> Backend:
     """Start the embedded queue and wait until it listens. Raises StartError when it does not."""
     folder = config.state_dir / QUEUE_DIR
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -122,7 +126,7 @@ def start_queue(config: Config, tell: Callable[[str], None]) -> Backend:
         "log_level": config.monitoring.logging.level,
         "log_format": config.monitoring.logging.format,
     }
-    role = Role(QUEUE, "cronium.supervisor.standalone", lambda: json.dumps(settings).encode(), wants_stdout=True)
+    role = Role(QUEUE, "cronium.supervisor.standalone", lambda: json.dumps(settings).encode(), wants_stdout=True, environ=keys)
     role.start()
     ready = _ready_line(role)
     settings["port"] = ready["port"]  # a queue that is started again stays where it was
@@ -190,7 +194,7 @@ def _rules(config: Config, installation: str) -> Rules:
     )
 
 
-def _streamer_settings(config: Config, backend: Backend, installation: str) -> dict[str, object]:
+def _streamer_settings(config: Config, backend: Backend, installation: str, keys: dict[str, str]) -> dict[str, object]:
     settings = StreamerSettings(
         parent_pid=os.getpid(),
         runtime_dir=str(config.runtime_dir),
@@ -204,6 +208,8 @@ def _streamer_settings(config: Config, backend: Backend, installation: str) -> d
         heartbeat_s=heartbeat_s(config),
         log_level=config.monitoring.logging.level,
         log_format=config.monitoring.logging.format,
+        key=keys.get(KEY_VARIABLE, ""),
+        old_keys=keys.get(OLD_KEYS_VARIABLE, ""),
     ).with_logging(config.logging)
     return asdict(replace(settings, websocket_url=backend.websocket_url))
 

@@ -11,18 +11,22 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
 class Role:
-    """One process. `settings` is asked for at each start; `descriptor` is its pidfd, -1 while there is none."""
+    """One process. `settings` is asked for at each start; `descriptor` is its pidfd, -1 while there is none.
+
+    `environ`: what stands in its environment beside what stands in ours.
+    """
 
     name: str
     module: str
     settings: Callable[[], bytes]
     wants_stdout: bool = False
+    environ: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     descriptor: int = -1
 
@@ -32,6 +36,7 @@ class Role:
             [sys.executable, "-m", self.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if self.wants_stdout else None,
+            env={**os.environ, **self.environ},
             start_new_session=True,  # Ctrl-C in a terminal is for the supervisor alone
         )
         self.descriptor = os.pidfd_open(self.process.pid)

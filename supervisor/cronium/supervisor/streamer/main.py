@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 import time
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cronium.common.crypto import load_seal
+from cronium.common.crypto import KEY_VARIABLE, OLD_KEYS_VARIABLE, load_seal
 from cronium.common.errors import CroniumError
 from cronium.common.logging import LogFormat, configure_logging, get_logger
 from cronium.common.process import set_title
@@ -56,7 +55,7 @@ def _loop(settings: StreamerSettings) -> Loop:
     now_s = time.monotonic()
     spool = Spool(
         Path(settings.spool_dir),
-        load_seal(Path(settings.state_dir), os.environ),
+        load_seal(Path(settings.state_dir), {KEY_VARIABLE: settings.key, OLD_KEYS_VARIABLE: settings.old_keys}),
         settings.max_spool_bytes,
         settings.segment_bytes,
         fsync=settings.fsync,

@@ -27,7 +27,8 @@ class SettingsError(CroniumError):
 class StreamerSettings:
     """All of it. `_s` seconds, `_bytes` bytes; rates are lines a second, 0 is no limit.
 
-    `parent_pid`: whose death ends this process. `state_dir`: where the key of what is stored lies (crypto.load_seal).
+    `parent_pid`: whose death ends this process. `state_dir`: where the key of what is stored lies, unless `key` and `old_keys`
+    have what its variables say (crypto.load_seal).
     `websocket_url` empty: this backend takes no lines (dialect cronium-app); positions and tails are kept all the same.
     """
 
@@ -57,9 +58,11 @@ class StreamerSettings:
     segment_bytes: int = 32 * 1024**2
     max_backlog_bytes: int = 4 * 1024**2
     fsync: bool = True
+    key: str = ""
+    old_keys: str = ""
 
     def __repr__(self) -> str:
-        """Without the token."""
+        """Without token and keys."""
         return f"StreamerSettings(runtime_dir={self.runtime_dir!r}, websocket_url={self.websocket_url!r})"
 
     @property
