@@ -5,15 +5,19 @@ The engine here is real; a gate before its socket is shut, which is all that a w
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import docker
 import pytest
 
 from cronium.common.errors import Reason
+from cronium.worker.container.engine import Engine
 from cronium.worker.container.executor import ContainerExecutor
-from cronium.worker.executor import Log
+from cronium.worker.executor import Log, Progress
 from peers.container_world import ExecutionError, LoopControl, Told, World
 from peers.gate import Gate
 
@@ -115,9 +119,10 @@ def test_a_job_that_has_not_begun_waits_for_the_engine(gate: Gate, installation:
     told = world.follow(attempt, control)
     assert control.cuts == 1
     assert (told.stdout, told.outcome.status) == (b"once\n", "completed")
-    assert told.progress[0].message is not None
-    assert str(gate.path) in told.progress[0].message
-    assert told.progress[-1].message == ""
+    if moment != "start":  # a script that has begun waits for nobody
+        assert told.progress[0].message is not None
+        assert str(gate.path) in told.progress[0].message
+        assert told.progress[-1].message == ""
     world.close()
 
 
@@ -132,24 +137,108 @@ def test_a_job_that_waits_for_the_engine_can_be_cancelled(gate: Gate, installati
     world.close()
 
 
+def test_a_script_that_has_begun_is_followed_though_the_engine_stays_away(gate: Gate, installation: str, tmp_path: Path) -> None:
+    """The engine died between the start and its answer: the files say enough, and it is never run twice."""
+    world = gated(gate, installation, tmp_path, "host")
+    world.run("true")
+    control = CutOff(gate, "start", comes_back=False)
+    control.engine_patience = 60
+    told = Told()
+    for update in world.updates(world.attempt(world.job("echo a; sleep 0.3; echo b")), control):
+        told.take(update)
+        if told.stdout == b"a\nb\n" and not gate.path.exists():
+            assert control.cuts == 1
+            gate.open()  # only its end is asked for
+    assert (told.stdout, told.outcome.status) == (b"a\nb\n", "completed")
+    world.close()
+
+
+@pytest.mark.parametrize(("moment", "retryable"), [("image_id", True), ("create", False)])
+def test_what_may_run_when_patience_is_over_is_not_run_beside_itself(
+    gate: Gate, installation: str, tmp_path: Path, moment: str, retryable: bool
+) -> None:
+    """An engine that hangs may still do what it was asked for; where nothing was asked for the retry policy decides."""
+    world = gated(gate, installation, tmp_path, "host")
+    world.run("true")
+    control = CutOff(gate, moment, comes_back=False)
+    control.engine_patience = 0.5
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(world.job("echo once")), control)
+    assert (raised.value.reason, raised.value.retryable) == (Reason.ENGINE_DOWN, retryable)
+    gate.open()
+    world.close()
+
+
+@pytest.mark.parametrize(("files", "words"), [("host", 1), ("exec", 2)])
+def test_a_job_whose_place_was_asked_for_can_be_cancelled_without_the_engine(
+    gate: Gate, installation: str, tmp_path: Path, files: str, words: int
+) -> None:
+    """At the first word where the files say that nothing has begun, else at the second."""
+    world = gated(gate, installation, tmp_path, files)
+    world.run("true")
+    control = CutOff(gate, "create", comes_back=False)
+    control.engine_patience = 600
+    updates = world.updates(world.attempt(world.job("true")), control)
+    next(update for update in updates if isinstance(update, Progress))  # it waits
+    control.cancels = words
+    with pytest.raises(ExecutionError) as raised:
+        list(updates)
+    assert raised.value.reason is Reason.CANCELLED
+    gate.open()
+    world.close()
+
+
+def test_an_engine_that_hangs_is_not_waited_for_at_each_look(installation: str, tmp_path: Path) -> None:
+    """Its own timeout is for work; a look has a short one, for whoever waits may be cancelled."""
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(tmp_path / "hung"))
+        hung.listen(8)
+        world = World(f"unix://{tmp_path}/hung", installation, tmp_path)
+        engine = Engine(world.settings.container.docker)
+        began_s = time.monotonic()
+        with pytest.raises(ExecutionError):
+            engine.ping()
+        assert time.monotonic() - began_s < world.settings.container.docker.timeout / 2
+
+
+def test_the_volume_of_a_place_that_was_only_half_made_is_no_sign_of_a_start(
+    gate: Gate, installation: str, tmp_path: Path, docker_client: docker.DockerClient
+) -> None:
+    """An engine that is killed in the middle of a create leaves the volume and no container."""
+    world = gated(gate, installation, tmp_path, "exec")
+    world.run("true")
+    attempt = world.attempt(world.job("echo once"))
+
+    def half_made() -> None:
+        docker_client.containers.get(attempt.place).remove(force=True)
+        assert docker_client.volumes.get(attempt.place)
+
+    control = CutOff(gate, "create", then=half_made)
+    control.engine_patience = 60
+    assert world.follow(attempt, control).stdout == b"once\n"
+    world.close()
+
+
 class CutOff(LoopControl):
     """The engine goes away after the call with `name` in it was carried out, before its answer is heard, and comes back."""
 
-    def __init__(self, gate: Gate, name: str) -> None:
+    def __init__(self, gate: Gate, name: str, *, comes_back: bool = True, then: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._gate, self._name = gate, name
+        self._comes_back, self._then = comes_back, then
         self.cuts = 0
 
     def call(self, function: Callable[[], T], timeout_s: float) -> T:
         answer = super().call(function, timeout_s)
         if not self.cuts and self._name in names_in(function):
             self.cuts += 1
+            self._then()
             self._gate.shut()
             raise ExecutionError(Reason.ENGINE_DOWN, "the connection broke")
         return answer
 
     def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
-        if self.cuts and not self._gate.path.exists():
+        if self._comes_back and self.cuts and not self._gate.path.exists():
             self._gate.open()
         return super().wait(descriptors, timeout_s)
 

@@ -137,6 +137,19 @@ def test_cancel_is_term_to_the_launcher(place: HostPlace) -> None:
     assert place.files.read("stdout") == b"up\nbye\n"
 
 
+def test_a_signal_that_comes_while_term_is_passed_on_spoils_nothing(shell: Shell) -> None:
+    """Shells mistake a status or a read then: the script was passed over, and killed after its grace."""
+    for _ in range(5):
+        with host_place(shell) as place:
+            place.files.pay(EVERYTHING)
+            place.start("trap 'echo bye; exit 5' TERM; echo up; while :; do sleep 0.05; done", grace_s=5)
+            wait_until(lambda: place.files.read("stdout") == b"up\n", "the script")
+            place.process.terminate()
+            for _ in range(20):
+                place.process.send_signal(signal.SIGUSR1)
+            assert place.finish() == 5
+
+
 def test_cancel_has_a_grace_too(place: HostPlace) -> None:
     place.files.pay(EVERYTHING)
     place.start("trap '' TERM; echo up; while :; do sleep 0.1; done", grace_s=0.3)

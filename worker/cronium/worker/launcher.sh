@@ -158,7 +158,7 @@ find_program() {
 # PID or self: pid, state, parent, session, start_ticks from /proc/PID/stat; false when there is no such process.
 # The name in it may hold blanks, brackets and newlines: all up to the last bracket is skipped.
 read_stat() {
-    stat=''
+    stat='' state='' parent='' session='' start_ticks=''
     while read -r line; do stat="$stat$line "; done <"/proc/$1/stat"
     [ "$stat" ] || return 1
     pid=${stat%% *}
@@ -232,40 +232,47 @@ start_alarm() {
 
 # PID: is it the job's? Climbs to whom it descends from: the wrapper (the job's), us or one of ours (not the job's), nobody in this
 # place (came by the engine's exec: not the job's), or init (an orphan: the job's in a container; on a server the token says).
+# The answer is in $ours, yes or empty, and found by `case` where a wrong one would strike others: a signal that comes while a handler
+# runs spoils the status of the command it meets in dash 0.5.12, and what `read` gets in bash 5.2.
 of_job() {
-    case $1 in 1 | "$$" | "$wrapper" | "$pump_stdout" | "$pump_stderr" | "$alarm") return 1 ;; esac
-    read_stat "$1" || return 1
-    case $state in Z | X) return 1 ;; esac
+    ours=''
+    case $1 in 1 | "$$" | "$wrapper" | "$pump_stdout" | "$pump_stderr" | "$alarm") return ;; esac
+    read_stat "$1"
+    case $state in '' | Z | X) return ;; esac
     # What was there before the script is not looked at closer: on a server that is nearly everything.
-    [ -z "$since" ] || [ "$start_ticks" -ge "$since" ] || return 1
-    [ "$session" != "$script_session" ] || return 0
+    [ -z "$since" ] || [ "$start_ticks" -ge "$since" ] || return
+    case $session in "$script_session") ours=yes && return ;; esac
     # A server is full of others: to look closer at each of theirs takes long. (In a container a process may look like root's.)
-    [ -z "$token" ] || [ -O "/proc/$1" ] || return 1
+    [ -z "$token" ] || [ -O "/proc/$1" ] || return
     while :; do
         case $parent in
-            "$wrapper") return 0 ;;
-            0 | "$$" | "$pump_stdout" | "$pump_stderr" | "$alarm") return 1 ;;
+            "$wrapper") ours=yes && return ;;
+            0 | "$$" | "$pump_stdout" | "$pump_stderr" | "$alarm") return ;;
             1) break ;;
         esac
-        read_stat "$parent" || break
+        read_stat "$parent"
+        case ${state:-gone$disturbed} in gone) break ;; gone1) return ;; esac
     done
-    [ "$token" ] || return 0
+    case $token in '') ours=yes && return ;; esac
     environment=''
     while read -r line || [ "$line" ]; do environment="$environment$line "; done <"/proc/$1/environ"
-    case $environment in *"CRONIUM_TOKEN=$token"*) return 0 ;; esac
-    return 1
+    case $environment in *"CRONIUM_TOKEN=$token"*) ours=yes ;; esac
 }
 
-# SIGNAL: to every process of the job, with builtins only; true when there was one.
+# SIGNAL: to every process of the job, once to each, with builtins only; true when there was one. Whom a look has missed because a
+# signal came between is found by another look; by a few at most, for a script can send us as many as it likes.
 strike() {
     [ "$script_session" ] || { [ "$setsid" ] && read -r script_session <"$run/session"; }
-    struck=1
-    for entry in /proc/[0-9]*; do
-        if of_job "${entry#/proc/}"; then
-            kill -"$1" "${entry#/proc/}" && struck=0
-        fi
+    struck='' looks=0 disturbed=1
+    while [ "$disturbed" ] && [ "$looks" -lt 5 ]; do
+        looks=$((looks + 1)) disturbed=''
+        for entry in /proc/[0-9]*; do
+            case $struck/ in *"$entry/"*) continue ;; esac
+            of_job "${entry#/proc/}"
+            case $ours in yes) kill -"$1" "${entry#/proc/}" && struck=$struck$entry ;; esac
+        done
     done
-    return "$struck"
+    [ "$struck" ]
 }
 
 # STREAM: nobody has read it since its pump was killed, which only the job can have done. (It has met a broken pipe, as with any
@@ -279,27 +286,30 @@ act() {
             if [ "$terms" -gt 0 ] || { [ "$nobody" ] && [ ! -e "$run/spec" ]; }; then kill -KILL "$reader"; fi
             ;;
         running | ending)
-            if [ "$stage" = running ] && [ "$terms$deadline" != 0 ]; then
-                stage=ending why=cancel
-                [ "$terms" -gt 0 ] || why=deadline
-                : >"$run/cut"
-                kill -CONT "$alarm"
-                strike TERM
-            fi
-            if [ "$stage" = ending ] && { [ "$terms" -gt 1 ] || [ "$late" ]; }; then stage=killing; fi
-            [ "$stage" != killing ] || strike KILL
+            case $stage:$terms$deadline in
+                running:0 | ending:* | killing:*) ;;
+                *)
+                    stage=ending why=cancel
+                    case $terms in 0) why=deadline ;; esac
+                    strike TERM
+                    : >"$run/cut" # last, for the alarm answers with a signal
+                    kill -CONT "$alarm"
+                    ;;
+            esac
+            case $stage:$terms$late in ending:0 | ending:1) ;; ending:*) stage=killing ;; esac
+            case $stage in killing) strike KILL ;; esac
             ;;
     esac
 }
 attend() {
-    interrupted=1 pending=1
+    interrupted=1 pending=1 disturbed=1
     while [ "$pending" ] && [ -z "$acting" ]; do
         acting=1 pending=''
         act
         acting=''
     done
 }
-stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting=''
+stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting='' disturbed=''
 wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
 trap 'terms=$((terms + 1)); attend' TERM
 trap 'deadline=1; attend' USR1

@@ -44,6 +44,8 @@ def ending(state: bytes, seen: ContainerState | None, **facts: Any) -> tuple[str
         (STARTED + b"ended 143 deadline\n", fate(143), {}, ("timeout", 143, "timeout")),
         (STARTED + b"ended 143 cancel\n", fate(143), {"cancelled": True}, ("cancelled", 143, "cancelled")),
         (STARTED + b"ended 143 cancel\n", fate(143), {}, ("failed", 143, "place_vanished")),
+        (STARTED + b"ended 0 cancel\n", fate(0), {}, ("completed", 0, None)),
+        (STARTED + b"ended 0 cancel\n", fate(0), {"cancelled": True}, ("cancelled", 0, "cancelled")),
         (STARTED + b"ended 0 exit\n", fate(0), {"cancelled": True}, ("completed", 0, None)),
         (STARTED, fate(137), {"cancelled": True}, ("cancelled", 137, "cancelled")),
         (STARTED, fate(137), {"overdue": True}, ("timeout", 137, "timeout")),
@@ -78,6 +80,7 @@ def test_out_of_memory_is_known_even_when_the_engine_slept_through_it() -> None:
     """The place's own figure tells; but only then, for files in memory count too."""
     state = STARTED + b"ended 137 exit\nusage %d 1 1 1 0\n" % (64 * MIB)
     assert ending(state, fate(137), engine_was_away=True)[2] == "oom"
+    assert ending(state, None, engine_was_away=True) == ("failed", 137, "oom")
     assert ending(state, fate(137))[2] == "signal"
 
 

@@ -50,8 +50,10 @@ def test_an_end_on_a_server(state: bytes, verdict: ExecutionError | None, expect
 
 
 def test_a_script_that_others_end_was_not_cancelled() -> None:
-    """A server that is shut down sends SIGTERM to everybody: the retry policy decides."""
+    """A server that is shut down sends SIGTERM to everybody: the retry policy decides. Exit code 0 is the script's own word."""
     assert ending(STARTED + b"ended 143 cancel\n", cancelled=False) == ("failed", 143, "place_vanished")
+    assert ending(STARTED + b"ended 0 cancel\n", cancelled=False) == ("completed", 0, None)
+    assert ending(STARTED + b"ended 0 cancel\n") == ("cancelled", 0, "cancelled")
 
 
 def test_several_succeed_only_together() -> None:

@@ -26,7 +26,7 @@ def adopt(execution: Execution) -> Iterator[Update]:
     """Find out what is there. Afterwards `execution.container` is set if there is something to go on with."""
     if not execution.attempt.adopt:
         return
-    if _has_begun_here(execution):
+    if execution.container or begun_here(execution):
         yield Status("running")
         return
     found = execution.ask(lambda: execution.engine.state(execution.attempt.place))
@@ -50,18 +50,21 @@ def adopt(execution: Execution) -> Iterator[Update]:
         yield Status("running")
 
 
-def _has_begun_here(execution: Execution) -> bool:
-    """Whether files on this host say that the script has begun since this host was booted. Then there is enough to go on with."""
+def begun_here(execution: Execution) -> bool | None:
+    """Whether files on this host say that the script has begun since this host was booted: then there is enough to go on with.
+
+    None: nobody can say, for there are no files, or not of this boot.
+    """
     try:
         execution.files = execution.open_files(HostFiles.kind)
     except FileNotFoundError:
-        return False
+        return None
     _read_story(execution)
     started = execution.story.started
     age_s = None if started is None else age_of(started.start_ticks, started.boot_id)
     if age_s is None:
         execution.forget()
-        return False
+        return None if started is not None else False
     execution.container, execution.adopted = execution.attempt.place, True
     execution.begin(time.monotonic() - age_s, now_ms() - round(age_s * 1000))
     return True
@@ -70,7 +73,11 @@ def _has_begun_here(execution: Execution) -> bool:
 def _nothing_there(execution: Execution) -> None:
     """No container: never made, or somebody has removed it. Which one, the files that it left know."""
     place = execution.attempt.place
-    began = any(execution.offsets.values()) or execution.ask(lambda: execution.engine.has_volume(place))
+    began = any(execution.offsets.values())
+    if execution.unstarted:  # an engine that died while it made the place has left its volume, perhaps
+        execution.ask(lambda: execution.engine.remove_volume(place))
+    else:
+        began = began or execution.ask(lambda: execution.engine.has_volume(place))
     try:
         execution.files = execution.open_files(HostFiles.kind)
     except FileNotFoundError:

@@ -24,6 +24,7 @@ from cronium.worker.container.pull_progress import PullProgress
 from cronium.worker.container.stream import STDOUT, Feeder, Stream
 
 _READ = 256 * 1024
+PING_S = 3  # an engine that is well answers within milliseconds
 _POOL = 4  # idle connections a worker keeps
 _MAX_SAID = 64 * 1024
 _REMOVAL_S, _REMOVAL_PAUSE_S = 15.0, 0.05
@@ -93,9 +94,15 @@ class Engine:
     # --- the engine ----------------------------------------------------------------------------------------------------
 
     def ping(self) -> None:
-        """Does it answer? Raises ExecutionError."""
+        """Does it answer, within a few seconds? Raises ExecutionError."""
+        made = self._made  # without the lock: somebody may be waiting for a hung engine with it
+        version = made.api_version if made is not None else self._docker.version
         with self._told("ask the engine", Reason.ENGINE_ERROR):
-            self._client.ping()
+            client = APIClient(base_url=self._docker.endpoint, version=version, timeout=PING_S)
+            try:
+                client.ping()
+            finally:
+                client.close()
 
     def describe(self) -> Description:
         """Who it is, and how it stores things; asked once (10 ms)."""

@@ -33,7 +33,7 @@ CALL_SLACK_S = 5.0  # a call's own deadline is the engine's; this is for the thr
 @dataclass(slots=True)
 class Execution:
     """Filled in phase by phase. `container` is empty until there is one that runs this attempt; `touched` before anything of the
-    place is asked for.
+    place is asked for; `unstarted` while we have asked for a place ourselves and not yet for its start.
     """
 
     attempt: Attempt
@@ -47,6 +47,7 @@ class Execution:
     found: Finding | None = None
     payload: bytes = b""
     touched: bool = False
+    unstarted: bool = False
     container: str = ""
     adopted: bool = False
     files: Files | None = None

@@ -50,7 +50,7 @@ def decide(facts: Facts) -> Ending:
     why = story.ended.why if story.ended is not None else None
     if facts.cancelled and why in (None, "cancel"):
         return Ending("cancelled", code, ExecutionError(Reason.CANCELLED, "the job was cancelled"))
-    if why == "cancel":  # by somebody else: the engine when it stops without live-restore, `docker stop`
+    if why == "cancel" and code != 0:  # by somebody else: the engine when it stops without live-restore, `docker stop`
         return Ending("failed", code, _ended_from_outside(code))
     if why == "deadline" or (why is None and facts.overdue):
         return Ending("timeout", code, overtime(facts.plan.limits.timeout_s))
@@ -113,9 +113,9 @@ def _script_failure(facts: Facts, code: int) -> ExecutionError:
 
 
 def _out_of_memory(facts: Facts, code: int | None) -> bool:
-    if not code or facts.fate is None:
+    if not code:
         return False
-    if facts.fate.oom_killed:
+    if facts.fate is not None and facts.fate.oom_killed:
         return True
     usage = facts.story.usage
     peak = usage.peak_memory_bytes if usage is not None else None

@@ -61,7 +61,7 @@ def create(execution: Execution) -> Iterator[Update]:
     found = execution.found
     assert found is not None  # noqa: S101 - `prepare` comes before
     attempt, settings, engine = execution.attempt, execution.settings, execution.engine
-    execution.touched = True
+    execution.touched = execution.unstarted = True
     by_exec = found.files == EngineFiles.kind
     if by_exec:
         mounts = volume_mounts(attempt.place, settings.installation)
@@ -101,7 +101,7 @@ def start(execution: Execution) -> Iterator[Update]:
         raise ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
     engine, container_id, payload = execution.engine, execution.container, execution.payload
     stream = execution.ask(lambda: engine.attach(container_id, stdin=True))
-    execution.stream = stream
+    execution.stream, execution.unstarted = stream, False
     execution.ask(lambda: engine.start(container_id, stream, payload))
     execution.payload = b""
 

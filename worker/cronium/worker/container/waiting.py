@@ -1,6 +1,7 @@
 """Coming to a running script while the engine may be away: a job that has not begun waits for it, and so does one to be adopted.
 
-Runs in a worker. Whatever a call that broke has left behind is found out as for a dead worker's place, so nothing is made twice.
+Runs in a worker. Whatever a call that broke has left behind is found out as for a dead worker's place, so nothing is made twice;
+a script that has begun meanwhile needs no engine, where its files are on this host.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ import time
 from collections.abc import Iterable, Iterator
 
 from cronium.common.errors import ExecutionError, Reason
+from cronium.worker.container.adoption import begun_here
+from cronium.worker.container.engine import PING_S
 from cronium.worker.container.execution import Execution, Phase
 from cronium.worker.executor import Progress, Told, Update
 
@@ -30,36 +33,69 @@ def with_patience(execution: Execution, phases: Iterable[Phase]) -> Iterator[Upd
         except ExecutionError as error:
             if error.reason is not Reason.ENGINE_DOWN:
                 raise
-            give_up_s = give_up_s or time.monotonic() + patience_s
-            if time.monotonic() >= give_up_s:
-                raise
+            down = error
         else:
             return
+        give_up_s = give_up_s or time.monotonic() + patience_s
         execution.engine_was_away = True
-        yield from _until_it_answers(execution, give_up_s)
         execution.go_back()
+        yield from _until_there_is_a_way(execution, give_up_s, down)
 
 
-def _until_it_answers(execution: Execution, give_up_s: float) -> Iterator[Update]:
+def _until_there_is_a_way(execution: Execution, give_up_s: float, down: ExecutionError) -> Iterator[Update]:
+    """Until the engine answers, or the script is seen to have begun. Raises ExecutionError: cancelled, or given up."""
     endpoint = execution.settings.container.docker.endpoint
     reason = f"waits for the Docker engine at {endpoint}, which does not answer: start it (`systemctl start docker`)"
-    yield Progress(None, reason)
-    away_s, pause_s, told = time.monotonic(), _FIRST_PAUSE_S, False
-    while True:
-        if execution.control.cancelled() and not execution.touched:
-            raise ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
-        execution.control.wait((), pause_s)
-        pause_s = min(_MAX_PAUSE_S, pause_s * 2)
-        try:
-            execution.ask(execution.engine.ping)
-        except ExecutionError:
-            if time.monotonic() >= give_up_s:
-                raise
-        else:
+    away_s, pause_s, told, answers = time.monotonic(), 0.0, False, False
+    while not answers:
+        begun = execution.touched and begun_here(execution)
+        if begun:
             break
-        if not told and time.monotonic() > away_s + _TELL_S:
+        if execution.control.cancelled() > (1 if begun is None else 0):
+            raise _cancelled(execution)
+        if time.monotonic() >= give_up_s:
+            raise _given_up(execution, down)
+        if not pause_s:
+            yield Progress(None, reason)
+        pause_s = min(_MAX_PAUSE_S, pause_s * 2) or _FIRST_PAUSE_S
+        execution.control.wait((), pause_s)
+        answers = _answers(execution)
+        if not (answers or told) and time.monotonic() > away_s + _TELL_S:
             told = True
             yield Told(f"the job {reason}")
-    yield Progress(None, "")
+    if pause_s:
+        yield Progress(None, "")
     if told:
-        yield Told(f"the Docker engine answers again after {time.monotonic() - away_s:.0f} s")
+        what = "the Docker engine answers again" if answers else "the script has begun, the Docker engine is still away"
+        yield Told(f"{what} after {time.monotonic() - away_s:.0f} s")
+
+
+def _answers(execution: Execution) -> bool:
+    try:
+        execution.ask(execution.engine.ping, PING_S)
+    except ExecutionError:
+        return False
+    return True
+
+
+def _cancelled(execution: Execution) -> ExecutionError:
+    if execution.touched:
+        text = "the job was cancelled while the Docker engine did not answer; its container is removed when it does"
+    else:
+        text = "the job was cancelled before its script was started"
+    return ExecutionError(Reason.CANCELLED, text)
+
+
+def _given_up(execution: Execution, down: ExecutionError) -> ExecutionError:
+    """Its end. What was asked of an engine that hangs may still be done: another attempt could run beside this one."""
+    if not execution.touched:
+        return down
+    endpoint = execution.settings.container.docker.endpoint
+    return ExecutionError(
+        Reason.ENGINE_DOWN,
+        f"the Docker engine at {endpoint} has stopped answering while the job was started or taken over, and nobody knows "
+        "whether its script has run: start the engine (its container is then removed), see what the script has done, and run "
+        "the job again if that is right",
+        retryable=False,
+        place=execution.attempt.place,
+    )

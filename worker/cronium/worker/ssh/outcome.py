@@ -50,10 +50,10 @@ def decide(facts: Facts) -> Ending:
         return Ending("failed", None, launch_failure(story, facts.interpreter, f"{name}: install it there"))
     if story.ended is None:
         return Ending("failed", None, ExecutionError(Reason.INTERNAL, "the place ended without a word: please report it"))
-    if story.ended.why == "cancel" and not facts.cancelled:  # so does a server that is shut down
+    if story.ended.why == "cancel" and not facts.cancelled and code != 0:  # so does a server that is shut down
         text = f"the job was ended on {name} from outside (SIGTERM): was it shut down? look who ends processes there"
         return Ending("failed", code, ExecutionError(Reason.PLACE_VANISHED, text, exit_code=code, server=name))
-    if story.ended.why == "cancel":
+    if story.ended.why == "cancel" and facts.cancelled:
         return Ending("cancelled", code, ExecutionError(Reason.CANCELLED, "the job was cancelled"))
     if story.ended.why == "deadline":
         return Ending("timeout", code, overtime(facts.timeout_s))

@@ -9,7 +9,8 @@
 #   reader.ID    a pipe on which the reader of the output with that id takes words: `next STREAM OFFSET`, `end`
 #
 # First line, on stdout and where data follows there on stderr too: `@cronium ready uid=N boot=ID up=SECONDS place=yes|no` or
-# `@cronium error CODE DETAIL`. `up` is how long ago the host was booted. Descriptors: 3 and 4 our stdout and stderr as they came; 2 goes nowhere, as shells talk there.
+# `@cronium error CODE DETAIL`. `up` is how long ago the host was booted.
+# Descriptors: 3 and 4 our stdout and stderr as they came; 2 goes nowhere, as shells talk there.
 # What is ours among the server's processes carries CRONIUM_PLACE=NAME (launcher), CRONIUM_TOKEN=NAME (job), or
 # CRONIUM_READER=NAME (whoever follows files) in its environment.
 

@@ -56,6 +56,12 @@ _JOIN_S: Final = 5.0
 _MAX_ITEMS: Final = 64  # of a list whose length the other side says, and paramiko believes
 
 
+class _Events(dict[int, threading.Event]):
+    def values(self) -> list[threading.Event]:  # type: ignore[override]  # what paramiko goes through; a list does as well
+        """As they are now: paramiko's thread goes through them when the connection dies, while others open channels."""
+        return list(super().values())
+
+
 class _Packets(Packetizer):
     def start_handshake(self, timeout: float) -> None:
         """The guard has the deadline; paramiko's own is a thread that outlives a connection that failed."""
@@ -90,6 +96,7 @@ class SshTransport(paramiko.Transport):
             disabled_algorithms=_WEAK,
             packetizer_class=_Packets,
         )
+        self.channel_events = _Events()
         self.guard = guard
         self.clear_to_send_timeout = stall_s
         options = self.get_security_options()
