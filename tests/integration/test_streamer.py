@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -425,8 +426,74 @@ def test_a_power_cut_in_a_flood_loses_no_line_and_uses_no_number_twice(world: Wo
     assert all(entry["line"].endswith(line_of(number)) for number, entry in lines.items())
 
 
-def test_what_the_backend_does_not_take_for_too_long_is_given_up_and_told(world: World) -> None:
-    host = world.start(listening=False, max_spool_age_s=1.0)
+def test_damage_under_a_job_that_runs_costs_the_damaged_lines_and_the_job_goes_on(world: World) -> None:
+    """Promise 3: neither do its batches on their way pass for confirmed, nor does it wait for ever."""
+    host = world.start(listening=False)
+    worker = world.worker("job-1", 100_000, fresh=True)
+    worker.run(until=lambda: worker.said[-1:] != [] and worker.said[-1].synced.next_sequence > 20_000)
+    count = len(host.heard)
+    worker.run(until=lambda: len(host.heard) > count + 1)  # a beat, so a mark that says what is synced
+    host.kill()
+    with (world.folder / "spool" / f"{0:020d}.spool").open("r+b") as file:
+        file.seek(5000)
+        file.write(b"damage")
+    world.start_again()
+    world.peer.start()
+    worker.run()
+
+    def told() -> list[dict[str, Any]]:
+        return [entry for entry in list(world.peer.lines.get("job-1", {}).values()) if entry["stream"] == "system"]
+
+    world.peer.wait_for(lambda: bool(told()) and worker.total in world.peer.lines["job-1"])
+    (said,), lines = told(), world.peer.lines["job-1"]
+    first, last = map(int, re.findall(r"lines (\d+) to (\d+) of this job are lost", said["line"])[0])
+    assert 0 < last - first < 2000
+    end = max(worker.total, said["sequence"])
+    assert sorted(lines) == [number for number in range(1, end + 1) if not first <= number <= last]
+
+
+FAILS_ONCE = """
+import os, pathlib, runpy, sys
+failed, sync = pathlib.Path(sys.argv[1]), os.fdatasync
+def fails_once(descriptor):
+    if "spool" in os.readlink(f"/proc/self/fd/{descriptor}") and failed.exists() and failed.read_text() == "now":
+        failed.write_text("done")
+        raise OSError(5, "Input/output error")
+    sync(descriptor)
+os.fdatasync = fails_once
+runpy.run_module("cronium.supervisor.streamer", run_name="__main__")
+"""
+
+
+def test_a_sync_that_fails_is_never_taken_back_and_a_new_streamer_goes_on(world: World) -> None:
+    """Promise 5: the next sync would succeed without the pages of this one."""
+    failed = world.folder / "failed"
+    StreamerHost.prefix = [sys.executable, "-c", FAILS_ONCE, str(failed)]
+    try:
+        host = world.start()
+        worker = world.worker("job-1", 30_000, fresh=True)
+        worker.run(until=lambda: world.arrived("job-1") > 5000)
+        failed.write_text("now")
+        worker.run(until=lambda: host.process is not None and host.process.poll() is not None)
+        assert host.process is not None
+        assert host.process.wait(10) == 1
+        assert "see to this disk" in host.log()
+        world.start_again()
+        worker.run()
+        world.assert_all(worker)
+    finally:
+        StreamerHost.prefix = []
+
+
+@pytest.mark.parametrize("by_http", [False, True])
+def test_what_the_backend_does_not_take_for_too_long_is_given_up_and_told(world: World, by_http: bool) -> None:
+    """Promise 7, also for what was handed to the fallback already."""
+    if by_http:
+        world.peer.start_http()
+        world.peer.http_status = 503
+    host = world.start(
+        listening=False, max_spool_age_s=1.0, fallback_after_s=0.1, http_url=world.peer.http_url if by_http else ""
+    )
     old = world.worker("old", 3000, fresh=True)
     old.run()
     host.wait_for(lambda: (beat := host.last_beat()) and beat.given_up_lines == 3000)

@@ -40,8 +40,8 @@ def announce(job: str = "job", worker: str = "w1", generation: int = 1, epoch: i
     return Announce(job, worker, epoch, generation, next_sequence)
 
 
-def spool(folder: Path, *, max_bytes: int = 64 * MIB, segment_bytes: int = MIB, key: bytes = KEY) -> Spool:
-    return Spool(folder, Seal(key), max_bytes, segment_bytes, fsync=False, ready=100)
+def spool(folder: Path, *, max_bytes: int = 64 * MIB, segment_bytes: int = MIB, key: bytes = KEY, fsync: bool = True) -> Spool:
+    return Spool(folder, Seal(key), max_bytes, segment_bytes, fsync=fsync, ready=100)
 
 
 def positions(limits: Limits | None = None) -> Positions:

@@ -25,12 +25,13 @@ def batch(first: int, lines: int = 1, size: int = 10) -> EncodedBatch:
 def said(
     run: int, following: int, *, synced: int | None = None, lines: int = 100, size: int = 1000, rejected: bool = False
 ) -> Said:
-    written = Position(following, files=(FileMark("place", "stdout", 100 * (following - 1)),))
     safe = following if synced is None else synced
-    return Said(
-        "job", "worker", 1, 1, run, written,
-        Position(safe, files=(FileMark("place", "stdout", 100 * (safe - 1)),)), lines, size, rejected,
-    )  # fmt: skip
+    return Said("job", "worker", 1, 1, run, at(following), at(safe), lines, size, rejected)
+
+
+def at(following: int) -> Position:
+    """Where a job is whose next line has this number."""
+    return Position(following, files=(FileMark("place", "stdout", 100 * (following - 1)),)) if following > 1 else Position()
 
 
 def batches(messages: list[Open | Batch]) -> list[tuple[int, int]]:
@@ -153,6 +154,33 @@ def test_a_new_streamer_that_has_less_than_the_old_one_said_ends_this_reader() -
     assert isinstance(reader.due(0.2)[0], Open)
     with pytest.raises(PositionLostError, match="at line 2, it had said 4"):
         reader.hear(said(2, 2), 0.3)
+
+
+@pytest.mark.parametrize("added", [1, 20], ids=["a line of the streamer's own", "as many as a batch of ours"])
+def test_a_streamer_that_went_on_without_us_ends_this_reader_also_while_batches_wait(added: int) -> None:
+    """Promise 3: after damage it is where no batch of ours ends; taken for a confirmation, these lines would be lost."""
+    reader = sender()
+    for first in (1, 21, 41):
+        reader.take(batch(first, lines=20))
+    reader.due(0.0)
+    reader.hear(said(1, 21), 0.1)
+    reader.streamer_is_new(0.2)
+    reader.due(0.2)
+    went_on = Said("job", "worker", 1, 1, 2, Position(21 + added, files=at(21).files), at(21), 100, 1000)
+    with pytest.raises(PositionLostError, match="nothing that this reader sent ends there"):
+        reader.hear(went_on, 0.3)
+
+
+def test_what_was_confirmed_under_an_older_run_does_not_go_again() -> None:
+    reader = sender()
+    for first in (1, 2, 3):
+        reader.take(batch(first))
+    reader.due(0.0)
+    reader.hear(said(1, 1, rejected=True), 0.1)
+    reader.due(0.1)
+    reader.hear(said(2, 1, size=0), 0.2)  # all wait for the window
+    reader.hear(said(2, 3), 0.3)
+    assert batches(reader.due(0.3)) == [(2, 3)]
 
 
 def test_a_new_streamer_is_asked_at_once_and_gets_what_the_old_one_did_not_write() -> None:

@@ -7,6 +7,8 @@ The rules (DESIGN.md, 'A batch of log lines on its way'):
   streamer says `rejected`, is a new one, or has been silent for a second while it owes us something: a confirmation, a sync,
   a window;
 - within one run the position only rises: a Said that is behind what was heard is an old one and says nothing;
+- a position that is neither the last one heard nor where a batch of ours ends was not made by us: the streamer lost something
+  and went on (a damaged spool), so this reader's batches follow nothing any more and it ends;
 - never more is on its way than the last said window allows.
 """
 
@@ -103,9 +105,10 @@ class Sender:
                 f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, "
                 f"it had said {self.written.next_sequence}"
             )
-        if self.position is not None and said.written.next_sequence > self._reached():
+        if self.position is not None and not self._may_be_at(said.written):
             raise PositionLostError(
-                f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, beyond what this reader sent"
+                f"job {self.job_id}: the streamer is at line {said.written.next_sequence}, "
+                "and nothing that this reader sent ends there"
             )
         self._heard_at_s = now_s
         if self.position is None:
@@ -117,6 +120,8 @@ class Sender:
             batch = self._unconfirmed.popleft()
             self._on_way_bytes -= batch.size
             self._on_way_lines -= batch.lines
+        while self._to_send and self._to_send[0].first_sequence < said.written.next_sequence:
+            self._to_send.popleft()  # sent under an older run
         self._window_bytes, self._window_lines = said.window_bytes, said.window_lines
         if self._opening:
             self._opening, self._retry_s = False, _FIRST_RETRY_S
@@ -200,11 +205,9 @@ class Sender:
             return True
         return self.written is not None and self.synced is not None and self.synced.next_sequence < self.written.next_sequence
 
-    def _reached(self) -> int:
-        """The number behind the last line that was ever sent."""
-        waiting = self._to_send or self._unconfirmed
-        known = self.written or self.position or Position()
-        return max(known.next_sequence, waiting[-1].after.next_sequence if waiting else 1)
+    def _may_be_at(self, position: Position) -> bool:
+        """Whether a streamer that lost nothing can be here: where it was, or at the end of a batch that waits."""
+        return position == self.written or any(batch.after == position for batch in (*self._unconfirmed, *self._to_send))
 
     def _fits(self, batch: Batch) -> bool:
         if not self._unconfirmed and self._window_bytes > 0 and self._window_lines > 0:

@@ -17,18 +17,20 @@ import orjson
 import structlog
 
 from cronium.common.messages import Announce, Batch, Forget, Position, Summary
+from cronium.supervisor.streamer.damage import Losses
 from cronium.supervisor.streamer.positions import Positions
-from cronium.supervisor.streamer.records import Mark
+from cronium.supervisor.streamer.records import Heads, Mark
 from cronium.supervisor.streamer.segment import Damage
 from cronium.supervisor.streamer.spool import Spool, SpoolFullError
 from cronium.supervisor.streamer.tails import Tail, is_truncated
-from cronium.supervisor.streamer.track import Key, Track, Verdict
+from cronium.supervisor.streamer.track import Key, Verdict
 
 _log = structlog.get_logger()
 
 _AGES = 64  # how finely age is told apart: this part of the most
 _MOST_AGE_S = 30 * 86400.0
-_LINES_A_BYTE = 32  # more than a byte of the spool can hold: 256 KiB of empty lines in one compressed batch
+_HEADS_S = 1.0  # `Heads` are at least so long apart,
+_HEADS_PART = 8  # and they are at most this part of the log
 
 
 class Ledger:
@@ -51,6 +53,8 @@ class Ledger:
         self.too_old_below = 0
         self._lived_s = self._lived_before_s = spool.mark.lived_s
         self._began_s = now_s
+        self._untold: dict[Key, str] = {}  # what damage cost, and there was no room to say so
+        self._heads_stale, self._heads_at_s, self._heads_due_at = True, -_HEADS_S, 0
         self._ages: deque[tuple[int, float]] = deque()  # everything below this position was there at this age of ours
         self._recover(now_s)
         spool.seek(self.low)
@@ -71,6 +75,7 @@ class Ledger:
             return Verdict.REJECTED
         before = self.positions.taken(batch, spooled.disk_bytes, now_s)
         self._tails[batch.job_id, batch.epoch].push(batch, before)
+        self._heads_stale = True
         self._measure()
         return verdict
 
@@ -112,10 +117,14 @@ class Ledger:
     def mark(self) -> None:
         """Write down how far acknowledgements and syncs have come, and let go what is not needed any more."""
         grown_older = self.low < self._spool.end and self._lived_s - self._last_age_s() >= self._max_age_s / _AGES
-        if not (self.has_unmarked() or grown_older):
+        heads_due = self._heads_are_due()
+        if not (self.has_unmarked() or grown_older or heads_due):
             return
+        if heads_due:
+            self._write_heads()
         end = self._spool.end
-        if self._write(Mark(self.low, self.next_id, self.safe, self._lived_s)):
+        synced = self.safe if self._spool.fsync else 0  # then nothing was synced, and what cannot be read was never safe
+        if self._write(Mark(self.low, self.next_id, synced, self._lived_s)):
             self._unmarked = False
             self._note_age(end, self._lived_s)
         self._let_go()
@@ -143,77 +152,74 @@ class Ledger:
             self._going = None
             self._measure()
 
-    def try_again(self) -> None:
+    def try_again(self, now_s: float) -> None:
         """After a full disk: see whether there is room by now."""
         self._spool.try_again()
+        for key, text in list(self._untold.items()):
+            if self._say_line(key, text, now_s) or self.positions.get(*key) is None:
+                del self._untold[key]
         self._measure()
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _recover(self, now_s: float) -> None:
-        damages: list[Damage] = []
-        last: dict[Key, int] = {}  # where each job's newest record is
-        lost: dict[Key, tuple[int, int]] = {}  # lines that were not acknowledged: the first and the last
+        losses = Losses(self.low)
         for spooled in self._spool.recover():
             if isinstance(spooled, Damage):
-                damages.append(spooled)
+                losses.damaged(spooled)
                 continue
-            if not isinstance(spooled.record, Mark):
-                last[spooled.record.job_id, spooled.record.epoch] = spooled.lsn
+            lsn = spooled.lsn
             match spooled.record:
+                case Mark(lived_s=lived_s):
+                    self._note_age(lsn, lived_s)
+                    continue
+                case Heads() as heads:
+                    losses.heads(heads, self.positions, now_s)
+                    for head in heads.jobs:
+                        if self.positions.get(head.job_id, head.epoch) is not None:
+                            self._known((head.job_id, head.epoch), lsn)
+                    continue
                 case Announce() as said:
                     self.positions.announce(said, now_s)
-                    self._known((said.job_id, said.epoch), spooled.lsn)
+                    self._known((said.job_id, said.epoch), lsn)
                 case Batch() as batch:
                     key = (batch.job_id, batch.epoch)
-                    _note_lost(lost, batch, self.positions.get(*key), missing=bool(damages) and damages[-1].end > self.low)
-                    before = self.positions.replay(batch, spooled.disk_bytes, waits=spooled.lsn >= self.low, now_s=now_s)
-                    self._known(key, spooled.lsn).push(batch, before)
+                    losses.batch(batch, self.positions.get(*key))
+                    before = self.positions.replay(batch, spooled.disk_bytes, waits=lsn >= self.low, now_s=now_s)
+                    self._known(key, lsn).push(batch, before)
                 case Summary() as state:
                     key = (state.job_id, state.epoch)
                     self.positions.restore(state.job_id, state.epoch, state.position, state.first_sequence, now_s)
-                    self._known(key, spooled.lsn)
+                    self._known(key, lsn)
                     self._tails[key] = Tail(state.stdout, state.stderr)
                 case Forget() as said:
                     self.positions.forget(said.job_id, said.epoch)
-                case Mark(lived_s=lived_s):
-                    self._note_age(spooled.lsn, lived_s)
+            losses.seen((spooled.record.job_id, spooled.record.epoch), lsn)
         self.positions.restored()
         self._tidy()
-        self._tell_damage(damages, last, lost, now_s)
+        for loss in losses.told(self.positions):
+            _log.error(loss.text, job_id=loss.key[0])
+            self.positions.skip(loss.key, loss.skipped)
+            if not self._say_line(loss.key, loss.text, now_s):
+                self._untold[loss.key] = loss.text
 
-    def _tell_damage(self, damages: list[Damage], last: dict[Key, int], lost: dict[Key, tuple[int, int]], now_s: float) -> None:
-        """Say to each job which of its lines are lost, once.
-
-        Of one whose newest record may have been lost it is not known which numbers it has used: they go on behind all of them.
-        """
-        for key in list(last):
-            unread = sum(damage.end - damage.lsn for damage in damages if damage.lsn > last.get(key, 0))
-            track = self.positions.get(*key)
-            if track is None or track.forgotten or not (unread or key in lost):
-                continue
-            if key in lost:
-                text = f"lines {lost[key][0]} to {lost[key][1]} of this job are lost: the spool was damaged"
-            else:
-                text = f"lines of this job from {track.written.next_sequence} on may be lost: the spool was damaged"
-            _log.error(text, job_id=track.job_id)
-            self._say_line(key, text, unread * _LINES_A_BYTE, now_s)
-
-    def _say_line(self, key: Key, text: str, skipped: int, now_s: float) -> None:
-        """A `system` line of our own, as a batch of nobody's; so many numbers before it are left out."""
+    def _say_line(self, key: Key, text: str, now_s: float) -> bool:
+        """A `system` line of our own, as a batch of nobody's; False when there is no room for it, or the job has gone."""
         track = self.positions.get(*key)
-        assert track is not None  # noqa: S101 - for the type checker
-        at = track.written.next_sequence + skipped
+        if track is None:
+            return False
+        at = track.written.next_sequence
         entry = {"jobId": track.job_id, "stream": "system", "line": text, "timestamp": time.time_ns() // 10**6, "sequence": at}
         payload = orjson.dumps([entry])
         after = replace(track.written, next_sequence=at + 1)
         batch = Batch(track.job_id, "", track.epoch, track.generation, track.run, at, 1, payload, False, len(payload), after)
         try:
             spooled = self._spool.append(batch)
-        except SpoolFullError as error:
-            _log.warning("a job could not be told so", job_id=track.job_id, error=str(error))
-        else:
-            self.positions.taken(batch, spooled.disk_bytes, now_s)
+        except SpoolFullError:
+            return False
+        self.positions.taken(batch, spooled.disk_bytes, now_s)
+        self._heads_stale = True
+        return True
 
     def _last_age_s(self) -> float:
         return self._ages[-1][1] if self._ages else self._lived_before_s
@@ -226,13 +232,23 @@ class Ledger:
         self._anchors.setdefault(key, lsn)
         return self._tails.setdefault(key, Tail())
 
-    def _write(self, record: Announce | Forget | Summary | Mark) -> bool:
+    def _heads_are_due(self) -> bool:
+        return self._heads_stale and self._spool.end >= self._heads_due_at and self._lived_s >= self._heads_at_s + _HEADS_S
+
+    def _write_heads(self) -> None:
+        """Say how far all jobs are, so that damage before this cannot hide whose records it hit."""
+        at = self._spool.end
+        if self._write(Heads(self.positions.heads())):
+            self._heads_stale, self._heads_at_s = False, self._lived_s
+            self._heads_due_at = self._spool.end + (self._spool.end - at) * _HEADS_PART
+
+    def _write(self, record: Announce | Forget | Summary | Mark | Heads) -> bool:
         """Write a record that is no batch. It may fail on a full disk, and the running process does without it."""
         try:
             spooled = self._spool.append(record)
         except SpoolFullError:
             return False
-        if not isinstance(record, Mark):
+        if not isinstance(record, Mark | Heads):
             self._anchors.setdefault((record.job_id, record.epoch), spooled.lsn)
         return True
 
@@ -270,13 +286,3 @@ class Ledger:
 
     def _measure(self) -> None:
         self.positions.free_bytes = self._spool.free_bytes()
-
-
-def _note_lost(lost: dict[Key, tuple[int, int]], batch: Batch, track: Track | None, *, missing: bool) -> None:
-    """Remember the lines between a position and a batch that should have followed it; those that were told are told."""
-    key = (batch.job_id, batch.epoch)
-    if not batch.worker:
-        lost.pop(key, None)
-    elif missing and track is not None and batch.first_sequence > track.written.next_sequence:
-        first = lost[key][0] if key in lost else track.written.next_sequence
-        lost[key] = (first, batch.first_sequence - 1)

@@ -1,11 +1,13 @@
 """The streamer's loop: one zmq poller, single-threaded. It moves messages between those who decide and those who do.
 
-Nothing here waits: not for the disk's fsync, not for the WebSocket, not for a worker. Each round takes what is there (a bounded
-number of each), writes, starts a sync when something new is not yet safe, sends what is, and says positions once a job.
+Nothing here waits: not for the WebSocket, not for a worker, and not for the disk's fsync, but for the one that ends a segment
+(`Spool.append`), of which the thread has done the most. Each round takes what is there (a bounded number of each), writes,
+starts a sync when something new is not yet safe, sends what is, and says positions once a job.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -31,8 +33,9 @@ from cronium.common.messages import (
 from cronium.common.wire import WireError, pack, unpack
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.outlet import Outlet
+from cronium.supervisor.streamer.segment import SpoolError
 from cronium.supervisor.streamer.settings import StreamerSettings
-from cronium.supervisor.streamer.spool import Spool
+from cronium.supervisor.streamer.spool import Spool, SyncError
 from cronium.supervisor.streamer.syncer import Syncer
 from cronium.supervisor.streamer.transport import Answered, Cancelled, Down, Synced, Up, event_of, events_socket
 
@@ -72,7 +75,7 @@ class Loop:
         first_id = time.time_ns() // 1000  # microseconds: rises over restarts, stays below 2^53
         self._outlet = Outlet(self._context, settings, spool, ledger, first_id, now_s)
         self._syncer = Syncer(self._context)
-        self._syncing = self._sync_fails = False
+        self._syncing = False
         self._synced_at_s = self._ticked_at_s = self._slow_at_s = self._beat_at_s = 0.0
         self._heard = False
         self._stop_at_s = 0.0  # 0: go on
@@ -204,12 +207,8 @@ class Loop:
 
     def _synced(self, lsn: int, error: str) -> None:
         self._syncing, self._synced_at_s = False, time.monotonic()
-        if error:
-            if not self._sync_fails:
-                _log.error("the spool cannot be synced, jobs keep their output until it can: see to this disk", error=error)
-            self._sync_fails = True
-            return
-        self._sync_fails = False
+        if error:  # and the next sync would succeed without these pages: only a new start makes them safe
+            raise SyncError(self._spool.folder, error)
         self._positions.sync_done()
         self._ledger.is_safe_up_to(lsn)
 
@@ -227,7 +226,7 @@ class Loop:
         if now_s - self._slow_at_s >= _SLOW_TICK_S:
             self._slow_at_s = now_s
             self._positions.count_writers(now_s)
-            self._ledger.try_again()
+            self._ledger.try_again(now_s)
             self._see_to_full(now_s)
             if not self._heard:
                 self._tell(StreamerReady(os.getpid()))
@@ -268,7 +267,8 @@ class Loop:
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)
-        self._ledger.mark()
+        with contextlib.suppress(SpoolError):  # then the reason of this end is told already, and a restart needs no mark
+            self._ledger.mark()
         if self._outlet.stop(_CLOSE_S) and self._syncer.stop(_CLOSE_S):
             self._context.destroy(linger=100)  # not while a thread uses it; the process ends anyway
         self._spool.close()

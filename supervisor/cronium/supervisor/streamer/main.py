@@ -18,6 +18,7 @@ from cronium.common.process import set_title
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.loop import Loop
 from cronium.supervisor.streamer.positions import Positions
+from cronium.supervisor.streamer.segment import SpoolError
 from cronium.supervisor.streamer.settings import StreamerSettings
 from cronium.supervisor.streamer.spool import Spool
 from cronium.supervisor.streamer.windows import Limits
@@ -45,6 +46,9 @@ def run(settings: StreamerSettings) -> int:
     signal.signal(signal.SIGTERM, lambda _signal, _frame: loop.request_stop())
     try:
         loop.run()
+    except SpoolError as error:
+        log.error("the streamer ends, to be started anew", error=str(error))  # noqa: TRY400 - the text says it all
+        return 1
     except Exception:
         log.exception("the streamer fails; the spool has everything that was taken")
         return 1

@@ -123,6 +123,11 @@ class Outlet:
         if self.connected:
             if self._window.overdue(now_s) and self._link is not None:
                 self._link.drop(f"no acknowledgement for {self._settings.ack_timeout_s:g} s")
+        elif self._fallback is not None and self._window.low(self._spool.cursor) < self._ledger.too_old_below:
+            self._fallback.end()  # what it has not delivered is read again, to be given up; a new one gets the rest
+            self._fallback = None
+            self._ledger.positions.answers = False
+            self._replay()
         elif self._fallback is None and self._may_fall_back(now_s):
             _log.warning("log lines go by HTTP, the websocket stays away", away_s=round(now_s - self._away_since_s))
             # Imported when it is needed, which is hardly ever: it would take half of the time of a restart.

@@ -16,6 +16,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field, replace
 
 from cronium.common.messages import Announce, Batch, Open, Position, Said
+from cronium.supervisor.streamer.records import Head
 from cronium.supervisor.streamer.track import Key, Track, Verdict, follows
 from cronium.supervisor.streamer.windows import UNLIMITED_LINES, Bucket, Limits, window_bytes
 
@@ -197,6 +198,19 @@ class Positions:
             track.waiting_bytes += batch.size
             track.held_bytes += disk_bytes
         return before
+
+    def heads(self) -> tuple[Head, ...]:
+        """How far all jobs are."""
+        return tuple(
+            Head(*track.key, track.first_sequence, track.written, track.waiting_batches > 0)
+            for track in self._tracks.values()
+            if not track.forgotten
+        )
+
+    def skip(self, key: Key, lines: int) -> None:
+        """At a restart: leave so many numbers out; a damaged spool does not say whether they were used."""
+        track = self._tracks[key]
+        track.written = track.synced = replace(track.written, next_sequence=track.written.next_sequence + lines)
 
     def restored(self) -> None:
         """At a restart: all was read, and is safe on disk."""

@@ -1,4 +1,4 @@
-"""What lies in the spool: four kinds of records, and their bytes. Pure; nobody else knows the format.
+"""What lies in the spool: its kinds of records, and their bytes. Pure; nobody else knows the format.
 
 The format on disk is a matter of its own: messages between processes may change with every release, a spool must still be
 readable after an upgrade. A changed body means a new kind, and the old one goes on being read.
@@ -6,7 +6,8 @@ readable after an upgrade. A changed body means a new kind, and the old one goes
 | kind | body |
 |---|---|
 | BATCH | a `Batch` as the worker sent it |
-| STATE | an `Announce`, a `Forget`, or a `Summary`: the job's whole state up to here, so that older records are not needed |
+| STATE | an `Announce`, a `Forget`, or a `Summary`: the job's whole state up to here, so that older records are not needed; |
+| | or `Heads` |
 | MARK | a `Mark`; older ones have its first two values only |
 """
 
@@ -44,7 +45,25 @@ class Mark:
     lived_s: float = 0.0
 
 
-Record = Batch | Announce | Forget | Summary | Mark
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far one job was; `waits`: some of it was not acknowledged."""
+
+    job_id: str
+    epoch: int
+    first_sequence: int
+    position: Position
+    waits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """How far all jobs were: so damage before this cannot hide whose records it hit."""
+
+    jobs: tuple[Head, ...]
+
+
+Record = Batch | Announce | Forget | Summary | Mark | Heads
 
 
 class RecordError(CroniumError):
@@ -83,6 +102,9 @@ def encode(record: Record) -> tuple[Kind, bytes]:
             )
         case Forget():
             parts = ("forget", record.job_id, record.epoch)
+        case Heads():
+            heads = [(h.job_id, h.epoch, h.first_sequence, _plain(h.position), h.waits) for h in record.jobs]
+            parts = ("heads", heads)
         case Summary():
             parts = (
                 "summary",
@@ -112,6 +134,9 @@ def decode(kind: int, body: bytes) -> Record:
                 return Announce(*fields)
             case "forget":
                 return Forget(*fields)
+            case "heads":
+                jobs = (Head(job, epoch, first, _position(at), waits) for job, epoch, first, at, waits in fields[0])
+                return Heads(tuple(jobs))
             case "summary":
                 job_id, epoch, position, *rest = fields
                 return Summary(job_id, epoch, _position(position), *rest)

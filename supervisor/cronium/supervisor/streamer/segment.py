@@ -7,6 +7,7 @@ A position in the log (`lsn`) is the segment's base plus the offset in its file;
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import struct
@@ -24,6 +25,7 @@ _MAGIC, _VERSION = b"\xc5\x90", 1
 _KNOWN = _MAGIC + bytes((_VERSION,))
 _NAME = re.compile(r"([0-9]{20})\.spool")
 _READ_AHEAD_BYTES = 256 * 1024
+_PAGE_BYTES = 4096  # what a bad sector costs: the kernel reads whole pages
 
 
 class SpoolError(CroniumError):
@@ -103,7 +105,11 @@ class Segment:
                 lsn = self.base + os.lseek(self.descriptor, lsn - self.base, os.SEEK_DATA)
             except OSError:  # ENXIO: nothing was written behind this
                 return self.end
-            window = os.pread(self.descriptor, min(_READ_AHEAD_BYTES, self.end - lsn), lsn - self.base)
+            page_end = self._page_end(lsn)
+            window = self._read(lsn, _READ_AHEAD_BYTES) or self._read(lsn, page_end - lsn)
+            if not window:
+                lsn = page_end
+                continue
             at = window.find(_KNOWN)
             while at >= 0:
                 if self.read(lsn + at) is not None:
@@ -120,6 +126,19 @@ class Segment:
         if reserve_bytes > end - self.base:
             os.posix_fallocate(self.descriptor, 0, reserve_bytes)
 
+    def rewrite(self, lsn: int) -> None:
+        """Write what is from here on once more, as it reads. Raises OSError.
+
+        After a sync that failed Linux takes those pages for clean: without this the next sync would leave them out, and succeed.
+        """
+        stop = min(self.end, self.base + os.fstat(self.descriptor).st_size)
+        while lsn < stop:
+            page_end = self._page_end(lsn)
+            data = self._read(lsn, _READ_AHEAD_BYTES) or self._read(lsn, page_end - lsn)
+            if data and os.pwrite(self.descriptor, data, lsn - self.base) != len(data):
+                raise OSError(errno.EIO, "what was written before cannot be written again", str(self.path))
+            lsn = lsn + len(data) if data else page_end
+
     def close(self) -> None:
         """Close the file."""
         os.close(self.descriptor)
@@ -128,9 +147,21 @@ class Segment:
         count = min(count, self.end - lsn)
         at = lsn - self._ahead_at
         if at < 0 or at + count > len(self._ahead):
-            wanted = min(max(count, _READ_AHEAD_BYTES), self.end - lsn)
-            self._ahead, self._ahead_at, at = os.pread(self.descriptor, wanted, lsn - self.base), lsn, 0
+            self._ahead = self._read(lsn, max(count, _READ_AHEAD_BYTES)) or self._read(lsn, count)
+            self._ahead_at, at = lsn, 0
         return self._ahead[at : at + count]
+
+    def _page_end(self, lsn: int) -> int:
+        return self.base + ((lsn - self.base) // _PAGE_BYTES + 1) * _PAGE_BYTES
+
+    def _read(self, lsn: int, count: int) -> bytes:
+        """At most so many bytes; none where the disk cannot read: that is damage as any other."""
+        try:
+            return os.pread(self.descriptor, min(count, self.end - lsn), lsn - self.base)
+        except OSError as error:
+            if error.errno != errno.EIO:
+                raise
+            return b""
 
 
 def create(folder: Path, base: int, reserve_bytes: int) -> Segment:
@@ -157,7 +188,7 @@ def open_all(folder: Path) -> list[Segment]:
     segments: list[Segment] = []
     for base, path in found:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        header = os.pread(descriptor, len(FILE_HEADER), 0)
+        header = _file_header(descriptor)
         if header != FILE_HEADER:
             os.close(descriptor)
             if header.strip(b"\0") or base != found[-1][0]:
@@ -166,6 +197,16 @@ def open_all(folder: Path) -> list[Segment]:
             continue
         segments.append(Segment(path, base, base + os.fstat(descriptor).st_size, descriptor))
     return segments
+
+
+def _file_header(descriptor: int) -> bytes:
+    """What a file begins with. Where the disk cannot read it, its name must do, and what follows is looked at."""
+    try:
+        return os.pread(descriptor, len(FILE_HEADER), 0)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return FILE_HEADER
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
-"""What a streamer is told at its start: one msgpack blob on its stdin, so that no token is in argv or in its environment.
+"""What a streamer is told at its start, over the forkserver's pipe: so no token is in argv or in its environment.
 
-Made by the supervisor, read by the streamer; knows nothing of where the values came from.
+Made by the supervisor, read by the streamer; knows nothing of where the values came from. `pack` and `unpack` are for a streamer
+that tests and measurements start by itself: there it is one msgpack blob on stdin.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 What an end costs: the kill of a process nothing that was written; a power cut what was not yet synced, which nobody has
 relied on: the place still has it (credit waits for the sync) and the backend does not (frames wait for it too), so it is read
-and numbered again as if for the first time. With `fsync: false` frames do not wait, and after a power cut numbers may come
-twice, for other text. A damaged record costs itself, a missing file what was in it; what can be read is read.
+and numbered again as if for the first time. With `fsync: false` nothing is ever synced while we run, so nothing waits for it:
+what a power cut takes back may have been relied on, and numbers may come twice, for other text. A damaged record costs itself,
+a missing file what was in it; what can be read is read. A sync that fails ends the process (`SyncError`).
 
 Batches are refused (`SpoolFullError`) at the bound and on a full disk, with some room left for the small records that let old
 segments go. One cursor reads the batches in order, to be sent; recently written ones are still in memory, anything else
@@ -47,6 +48,15 @@ _CONTROL_PART = 4  # of each segment this part is only for records that are no b
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
+class SyncError(SpoolError):
+    """The disk did not keep what was written; a new start writes all that was not yet safe once more, and syncs it."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(
+            f"the spool in {folder} cannot be synced, jobs keep their output until it can: see to this disk ({reason})"
+        )
+
+
 class SpoolFullError(SpoolError):
     """No room now, or the disk fails; nothing was written."""
 
@@ -74,8 +84,19 @@ class Spool:
         self._full = False
         self._ready: deque[Spooled] = deque()  # the records from the cursor on, as far as they are still in memory
         self._ready_most, self._ready_bytes, self._ready_end = ready, 0, 0
+        self._damages: list[Damage] = []  # what `recover` has told
         self.mark = self._repair()
         self.cursor = self.first
+
+    @property
+    def folder(self) -> Path:
+        """Where the log is."""
+        return self._folder
+
+    @property
+    def fsync(self) -> bool:
+        """Whether what is written is synced while we run."""
+        return self._fsync
 
     @property
     def first(self) -> int:
@@ -102,7 +123,9 @@ class Spool:
         return 0 if self._full else max(0, self._capacity - self.disk_bytes)
 
     def append(self, record: Record) -> Spooled:
-        """Write a record. Raises SpoolFullError when there is no room or the disk fails; then nothing has changed."""
+        """Write a record. Raises SpoolFullError when there is no room or the disk fails; then nothing has changed. Raises
+        SyncError when what was written before is not safe.
+        """
         kind, clear = encode(record)
         body_bytes = len(clear) + 28  # nonce and tag of AES-GCM
         is_batch = kind == Kind.BATCH
@@ -122,31 +145,42 @@ class Spool:
 
     def recover(self) -> Iterator[Spooled | Damage]:
         """Every record there is, oldest first. Raises RecordError or SealError for one that is whole but cannot be read."""
+        self._damages.clear()
         for segment in self._segments:
             for found in segment.scan():
                 if isinstance(found, Damage):
                     _tell_damage(segment, found)
+                    self._damages.append(found)
                     yield found
                 else:
                     yield Spooled(found.lsn, self._opened(found), found.disk_bytes)
 
     def peek(self) -> Spooled | None:
-        """The batch at the cursor (moved over anything else); None at the end."""
+        """The batch at the cursor (moved over anything else, known damage too); None at the end.
+
+        Raises SpoolError where something cannot be read that could at the start: a new start finds out whose it was.
+        """
         if self._ready:
             self.cursor = self._ready[0].lsn
             return self._ready[0]
         while (segment := self._segment_at(self.cursor)) is not None:
             self.cursor = max(self.cursor, segment.start)
-            raw = segment.read(self.cursor) if self.cursor < segment.end else None
+            if self.cursor >= segment.end:
+                self.cursor = segment.end
+                continue
+            if (known := next((d for d in self._damages if d.lsn <= self.cursor < d.end), None)) is not None:
+                self.cursor = known.end
+                continue
+            raw = segment.read(self.cursor)
             if raw is None:
-                self.cursor = segment.next_whole(self.cursor + 1) if self.cursor < segment.end else segment.end
-            elif raw.kind == Kind.BATCH:
+                offset = self.cursor - segment.base
+                raise SpoolError(f"{segment.path} cannot be read from offset {offset} on, as it could before: see to this disk")
+            if raw.kind == Kind.BATCH:
                 batch = self._opened(raw)
                 self._ready.append(Spooled(raw.lsn, batch, raw.disk_bytes))
                 self._ready_bytes, self._ready_end = raw.disk_bytes, raw.lsn + raw.disk_bytes
                 return self._ready[0]
-            else:
-                self.cursor += raw.disk_bytes
+            self.cursor += raw.disk_bytes
         return None
 
     def advance(self) -> None:
@@ -171,6 +205,7 @@ class Spool:
             segment = self._segments.pop(0)
             segment.close()
             segment.path.unlink(missing_ok=True)
+        self._damages = [damage for damage in self._damages if damage.end > self.first]
         if self._full:
             self.try_again()
 
@@ -206,11 +241,18 @@ class Spool:
             newest.cut(end, self._segment_bytes)
         except OSError as error:
             _log.warning("no room for a whole segment", file=str(newest.path), error=str(error))
-        for segment in self._segments:
-            os.fdatasync(segment.descriptor)
         for segment in reversed(self._segments[:-1]):
             mark = mark or self._whole(segment)[1]
-        return mark or Mark(0, 0)
+        mark = mark or Mark(0, 0)
+        try:
+            # The one before the newest may have been ended while the sync of it that failed was not heard of yet.
+            for segment in self._segments[-2:] if self._fsync else ():
+                segment.rewrite(max(mark.synced, segment.start))
+            for segment in self._segments:
+                os.fdatasync(segment.descriptor)
+        except OSError as error:
+            raise SyncError(self._folder, str(error)) from error
+        return mark
 
     def _first_segment(self) -> Segment:
         """The first segment; on a disk without room one that takes nothing, until `try_again` finds some."""
@@ -261,7 +303,10 @@ class Spool:
         """Begin a new segment; the old one is safe before that, so only the newest can ever be torn."""
         old = self._segments[-1]
         if self._fsync:
-            os.fdatasync(old.descriptor)
+            try:
+                os.fdatasync(old.descriptor)
+            except OSError as error:
+                raise SyncError(self._folder, str(error)) from error
         fresh = create(self._folder, old.end, self._segment_bytes)
         os.ftruncate(old.descriptor, old.end - old.base)
         self._segments.append(fresh)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cronium.common.messages import Announce, FileMark, Forget, Position, StreamTotals, Summary
 from cronium.supervisor.streamer.frames import DamagedError, entries_of, log_frame
-from cronium.supervisor.streamer.records import Kind, Mark, RecordError, decode, encode
+from cronium.supervisor.streamer.records import Head, Heads, Kind, Mark, Record, RecordError, decode, encode
 from peers.streamer_parts import batch
 
 counts = st.integers(0, 2**50)
@@ -29,11 +29,12 @@ records = st.one_of(
     st.builds(Forget, names, counts),
     st.builds(Summary, names, counts, places, counts, st.binary(max_size=100), st.binary(max_size=100), st.booleans()),
     st.builds(Mark, counts, counts),
+    st.builds(Heads, st.lists(st.builds(Head, names, counts, counts, places, st.booleans()), max_size=4).map(tuple)),
 )
 
 
 @given(records)
-def test_a_record_is_read_as_it_was_written(record: Mark) -> None:
+def test_a_record_is_read_as_it_was_written(record: Record) -> None:
     kind, body = encode(record)
     assert decode(kind, body) == record
 
