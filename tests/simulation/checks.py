@@ -13,6 +13,7 @@ from cronium.supervisor.core.state import ACTIVE, JobRecord, JobState, Worker
 from cronium.supervisor.standalone.rules import Status
 from simulation.backend import OURS
 from simulation.breaker_checks import BreakerChecks
+from simulation.death_checks import DeathChecks
 
 if TYPE_CHECKING:
     from simulation.fleet import Place, SimWorker
@@ -48,6 +49,7 @@ class Checks:
         self._ready: set[str] = set()
         self._polling = self._draining = False
         self._breakers = BreakerChecks(self._world)
+        self._deaths = DeathChecks(self._world)
 
     # --- each step ---------------------------------------------------------------------------------------------------
 
@@ -56,6 +58,7 @@ class Checks:
         self._before = None if job_id is None else self._world.journal.records.get(job_id)
         if isinstance(event, on.AttemptOver | on.AttemptParked):
             self._current = self._busy.get(event.worker) == (event.job_id, event.generation)
+        self._deaths.before_commit(event)
         match event:
             case on.Taken(job_id, key) | on.Refused(job_id, key) | on.Unanswered(job_id, key):
                 if self._in_flight.get(job_id) == key:
@@ -86,6 +89,7 @@ class Checks:
                 assert _as_restored(written, record) == record, f"not written: {record}; the journal has {written}"
         if self._world.plan.servers:
             self._breakers.step(event, step, core)
+        self._deaths.step(step)
         self._nobody_is_held_up(jobs, workers)
         self._is_bounded(jobs, workers)
         announced: set[tuple[str, str, int]] = set()
@@ -110,6 +114,10 @@ class Checks:
         if self._before is not None and self._before.state in _UNDER_WAY and self._before.place is not None:
             after = records.get(self._before.job_id)
             assert after is None or after.epoch == self._before.epoch, "an attempt stays in its epoch"
+        forgotten = sum(1 for write in step.writes if isinstance(write, do.ForgetJob))
+        if forgotten and not self._clocks():  # no history lasts as long as `keep_done_s`, whatever the host's clock says
+            done = sum(1 for record in records.values() if record.state is JobState.DONE)
+            assert done + forgotten > self._world.plan.rules.keep_done_jobs, "forgotten too early"
         for write in step.writes:
             if isinstance(write, do.PutJob) and write.payload is not None:
                 assert not self._draining, "no new jobs in a drain"

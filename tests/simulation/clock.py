@@ -42,6 +42,10 @@ class Clock:
     def after(self, delay_s: float, do: Callable[[], None]) -> None:
         heapq.heappush(self._heap, (self.now_s + delay_s, next(self._order), do))
 
+    def stop(self) -> None:
+        """Nothing will happen any more."""
+        self._heap.clear()
+
     def run_until(self, until_s: float, done: Callable[[], bool] = lambda: False) -> bool:
         """Let things happen until then, or until it is done; whether it was."""
         heap, pop = self._heap, heapq.heappop

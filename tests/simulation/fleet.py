@@ -12,7 +12,7 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome, Position, Summary
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
-from simulation.roles import STREAMER
+from simulation.roles import BEAT_S, STREAMER
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -133,7 +133,7 @@ class Fleet:
         """It says that it goes on, as long as it does."""
         if self._world.roles.watched:
             self.say(worker, on.Beats(worker.name, count))
-            self.do(worker, 1.0, lambda: self._beat(worker, count + 1))
+            self.do(worker, BEAT_S, lambda: self._beat(worker, count + 1))
 
     def stop(self, worker: SimWorker) -> None:
         if worker.order is None or worker.settled:
@@ -200,23 +200,19 @@ class Fleet:
 
     def do(self, worker: SimWorker, delay_s: float, step: Callable[[], None]) -> None:
         """What a worker does after a while, if it lives; one that is stopped does it when it goes on."""
-        world, clock = self._world, self._world.clock
+        self._world.clock.after(delay_s, lambda: self._do_now(worker, step))
 
-        def now() -> None:
-            if not worker.alive:
-                return
-            dies = world.plan.worker_step_death
-            if dies and world.troubled() and world.trouble_chance.random() < dies:
-                self._strike(worker)
-                return
-            if worker.stopped_until_s == math.inf:
-                return
-            if clock.now_s < worker.stopped_until_s:
-                clock.after(worker.stopped_until_s - clock.now_s, now)
-            else:
-                step()
-
-        clock.after(delay_s, now)
+    def _do_now(self, worker: SimWorker, step: Callable[[], None]) -> None:
+        world = self._world
+        if not worker.alive:
+            return
+        dies = world.plan.worker_step_death
+        if dies and world.troubled() and world.trouble_chance.random() < dies:
+            self._strike(worker)
+        elif world.clock.now_s >= worker.stopped_until_s:
+            step()
+        elif worker.stopped_until_s < math.inf:
+            world.clock.after(worker.stopped_until_s - world.clock.now_s, lambda: self._do_now(worker, step))
 
     # --- an attempt --------------------------------------------------------------------------------------------------
 

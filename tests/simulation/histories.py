@@ -59,6 +59,7 @@ def play(seed: int) -> Result:
         whole = os.environ.get("CRONIUM_STORY") == "all"
         result.failures.append((seed, f"{world.story(error, None if whole else _LAST_STEPS)}\nhistory {seed}: {world.plan}"))
     result.steps, result.faults = len(world.told), world.trouble.faults
+    world.forget()
     return result
 
 

@@ -87,7 +87,7 @@ def make_plan(chance: random.Random) -> Plan:
     )
     return Plan(
         rules=rules,
-        jobs=chance.randint(1, 9),
+        jobs=chance.randint(1, 7),
         trouble_s=chance.uniform(4, 12),
         crash=sometimes(0.5, 0.03),
         lost_request=sometimes(0.5, 0.2),
@@ -156,7 +156,7 @@ def with_trouble(plan: Plan, chance: random.Random) -> Plan:
     keep = 10_000 if may_come_again else chance.choice([1, 3, 10_000])
     return replace(
         plan,
-        rules=replace(plan.rules, keep_done_jobs=keep),
+        rules=replace(plan.rules, keep_done_jobs=keep, keep_done_s=86_400.0 if may_come_again else 3600.0),
         step_crash=chance.randint(1, 120) if chance.random() < 0.4 else 0,
         worker_step_death=sometimes(0.3, 0.05),
         message_lost=sometimes(0.4, 0.3),
@@ -176,8 +176,8 @@ def with_trouble(plan: Plan, chance: random.Random) -> Plan:
 
 
 def with_watched(plan: Plan, chance: random.Random) -> Plan:
-    """The same where processes are watched, and hang, in a quarter of all histories: beats are many events."""
-    if chance.random() < 0.75:
+    """The same where processes are watched, and hang, in a fifth of all histories: beats are many events."""
+    if chance.random() < 0.8:
         return plan
     rules = replace(
         plan.rules,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 FORKSERVER, STREAMER = "forkserver", "streamer"
-_BEAT_S = 1.0
+ALONG = "died with the forkserver"  # the reason that those are given
+BEAT_S = 1.5  # between two
 
 
 class SimRoles:
@@ -70,9 +71,9 @@ class SimRoles:
             self._world.streamer.stop()
         if forked:
             for worker in list(self._world.fleet.workers.values()):
-                self._world.fleet.kill(worker, "died with the forkserver")
+                self._world.fleet.kill(worker, ALONG)
             if STREAMER in self.up:
-                self.end(STREAMER, "died with the forkserver")
+                self.end(STREAMER, ALONG)
 
     def awake(self, mute: tuple[str, ...]) -> tuple[str, ...]:
         """Those of the mute that run and are not stopped."""
@@ -103,4 +104,4 @@ class SimRoles:
                 tell(on.Beats(role, count))
                 self._beat(role, count + 1)
 
-        world.clock.after(_BEAT_S, beat)
+        world.clock.after(BEAT_S, beat)

@@ -300,12 +300,30 @@ class World:
         while not self.checks.all_settled():
             if self.supervisor.left:
                 self.supervisor.start()
-            self.clock.run_until(until_s, lambda: self.supervisor.left or self.checks.all_settled())
+            self.clock.run_until(until_s, self._may_be_over())
             assert self.clock.now_s < until_s, "not everything came to its end"
         self.supervisor.handle(order)
         self.clock.run_until(self.clock.now_s + 60, lambda: self.supervisor.left)
         assert self.supervisor.left, "a drain with nothing left to do does not end"
         self.checks.at_the_end()
+
+    def _may_be_over(self) -> Callable[[], bool]:
+        """Whether the supervisor has left, or nothing is left to be done: looked at once a step, as a look costs as much."""
+        steps = 0
+
+        def over() -> bool:
+            nonlocal steps
+            if len(self.told) == steps:
+                return False
+            steps = len(self.told)
+            return self.supervisor.left or self.checks.all_settled()
+
+        return over
+
+    def forget(self) -> None:
+        """Its parts know it and it knows them: without this all of it waits for the collector, which costs more than it."""
+        self.clock.stop()
+        self.__dict__.clear()
 
     def story(self, error: Exception, last: int | None) -> str:
         """What happened, for a person: all of it, or the `last` lines about the jobs that the error is about."""

@@ -13,6 +13,7 @@ Every event ends in `_decide`, which looks at the whole state and never at the e
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -41,6 +42,7 @@ from cronium.supervisor.core.statements import Statements
 from cronium.supervisor.core.vitals import Vitals
 
 _TICK_S = 1.0
+_ALONG_S = 15.0  # who dies with the forkserver is dead at once, but heard of later where the journal waits for its disk
 WORKER = "worker"  # the kind of all workers
 
 
@@ -59,6 +61,7 @@ class Core:
         self._hung: Counter[str] = Counter()
         self._workers_died = 0
         self._along: set[str] = set()  # they die with the forkserver, which is dead already
+        self._along_until_s = -math.inf
         self._polls = Polls(rules, self._random, self._draft)
         self._statements = Statements(rules, self._random)
         self._leases = Leases(self._statements, self._draft)
@@ -181,7 +184,7 @@ class Core:
             case on.CancelRequested(job_id):
                 self._cancel(job_id, now)
             case on.WorkerIsReady(name):
-                self._crew.ready(name)
+                self._crew.ready(name, now)
                 if self._crew.is_known(name):
                     self._vitals.begins(name, now.mono_s)
             case on.Beats(name, progress, memory_bytes):
@@ -301,6 +304,10 @@ class Core:
         record, kind = self._jobs.get(event.job_id), self._statements.taken(event.job_id, event.key)
         if record is None or kind is None:
             return
+        if kind == "acknowledge" and event.gone and _was_reported(record):
+            self._draft.note("info", "delivered again after its report was taken: not asked for any more", event.job_id)
+            self._jobs.done(record.but(lost=True), now)
+            return
         self._draft.note("error", f"{kind} refused for good", event.job_id, error=event.reason)
         if kind == "complete":
             self._jobs.done(record.but(set_aside=event.reason, lost=event.gone), now)
@@ -324,9 +331,9 @@ class Core:
         if record.state is JobState.RUNNING:
             self._cancel_at_worker(record)
         elif record.place is None or record.state is JobState.WAITING:
-            self._jobs.end(record, outcomes.cancelled(now), now)
+            self._jobs.end(record, outcomes.cancelled(record, now), now)
         elif record.parked is not None and not record.begun:
-            self._jobs.end(record.without_place(), outcomes.cancelled(now), now)
+            self._jobs.end(record.without_place(), outcomes.cancelled(record, now), now)
         elif record.parked is not None:
             self._jobs.wait_for(record, record.parked.message)
         # else: a place without a worker; it is cancelled as soon as a worker has taken it over
@@ -360,14 +367,24 @@ class Core:
             self._draft.actions.append(order)
 
     def _role_died(self, event: on.RoleDied, now: on.Now) -> None:
-        role, along = event.role, event.role in self._along
-        self._along.discard(role)
+        role, along = event.role, self._died_along(event.role, now)
         self._vitals.ends(role)
         self._roles.died(role, event.reason, now, along=along)
         if role == FORKSERVER:
             self._along = {worker.name for worker in self._crew}.union(self._roles.forked())
+            self._along_until_s = now.mono_s + _ALONG_S
         if not along:
             self._count(role, event.reason, now)
+
+    def _died_along(self, name: str, now: on.Now) -> bool:
+        """Whether the forkserver took it along. One that the next forkserver made can only die later."""
+        along = name in self._along and now.mono_s < self._along_until_s
+        self._along.discard(name)
+        return along
+
+    def _is_soon(self, since_s: float, now: on.Now) -> bool:
+        """Whether a death comes so soon after this that it may come of it: later ones are no loop, whatever their reason is."""
+        return now.mono_s - since_s < self._rules.restart_period_s
 
     def _count(self, kind: str, cause: str, now: on.Now) -> None:
         """A death that no job is the reason of. One too many: the level above decides."""
@@ -376,12 +393,11 @@ class Core:
 
     def _worker_died(self, event: on.WorkerDied, now: on.Now) -> None:
         worker = self._crew.died(event, now)
-        along = event.worker in self._along
-        self._along.discard(event.worker)
+        along = self._died_along(event.worker, now)
         self._vitals.ends(event.worker)
         if worker is not None and not worker.retiring:
             self._workers_died += 1
-            if worker.job_id is None and not along:
+            if worker.job_id is None and not along and self._is_soon(worker.ready_s, now):
                 self._count(WORKER, event.reason, now)
         self._servers.gone(event.worker)
         self._breakers.over(event.worker)
@@ -394,11 +410,14 @@ class Core:
             self._jobs.leave_place(worker.job_id, worker.generation, removed=False)
             self._crew.tidy_soon(now)
             return
-        record = self._jobs.put(record.but(state=JobState.READY, deaths=record.deaths + 1))
-        if record.deaths > self._rules.max_worker_deaths:
-            lost = outcomes.worker_lost(record.deaths, event.reason, now)
+        deaths = record.deaths
+        if not along:
+            deaths = deaths + 1 if self._is_soon(worker.given_s, now) else 0
+        record = self._jobs.put(record.but(state=JobState.READY, deaths=deaths))
+        if deaths > self._rules.max_worker_deaths and not along:
+            lost = outcomes.worker_lost(deaths, event.reason, now)
             self._crew.tidy_soon(now)
-            self._jobs.end(record.without_place(), outcomes.cancelled(now) if record.cancelled else lost, now)
+            self._jobs.end(record.without_place(), outcomes.cancelled(record, now) if record.cancelled else lost, now)
 
     def _attempt_said(self, event: on.AttemptSaid, now: on.Now) -> None:
         if not self._runs(event.worker, event.job_id, event.generation):
@@ -442,7 +461,7 @@ class Core:
             if not event.touched:  # a place that never was is named anew, so that it is not missed when the server is back
                 record = record.but(place=None, attempt=record.attempt - 1)
             if not record.begun and (record.cancelled or record.lost):
-                self._jobs.end(record.without_place(), outcomes.cancelled(now), now)
+                self._jobs.end(record.without_place(), outcomes.cancelled(record, now), now)
             else:
                 self._parking.park(event.job_id, host_of(event.server), now)
                 record = self._jobs.wait_for(record.but(state=JobState.READY), event.error.message)
@@ -551,7 +570,7 @@ class Core:
             placed_ms=record.placed_ms if adopt else now.unix_ms,
         )
         record = self._jobs.put(given)
-        self._crew.give(worker, record.job_id, record.generation)
+        self._crew.give(worker, record.job_id, record.generation, now)
         if not adopt:
             self._statements.new_attempt(record.job_id)
         self._announce(record, worker)
@@ -599,3 +618,8 @@ class Core:
         if self._draining:
             return min(wanted, sum(1 for r in self._jobs.active.values() if r.state is not JobState.ENDED))
         return wanted
+
+
+def _was_reported(record: JobRecord) -> bool:
+    """Whether its report had been taken before the queue brought it again: see `Core._take_in`."""
+    return record.state is JobState.ENDED and record.owed_ms == record.delivered_ms != record.received_ms

@@ -54,9 +54,9 @@ class Crew:
         known = self._workers.get(worker)
         return known is not None and (known.job_id, known.generation) == (job_id, generation)
 
-    def give(self, worker: str, job_id: str, generation: int) -> None:
+    def give(self, worker: str, job_id: str, generation: int, now: Now) -> None:
         """It has the job from now on."""
-        self._workers[worker] = replace(self._workers[worker], job_id=job_id, generation=generation)
+        self._change(worker, job_id=job_id, generation=generation, given_s=now.mono_s)
         self._holders[job_id] = worker
 
     def is_known(self, worker: str) -> bool:
@@ -69,14 +69,15 @@ class Crew:
 
     # --- what workers say, and what is seen of them ------------------------------------------------------------------
 
-    def ready(self, name: str) -> None:
+    def ready(self, name: str, now: Now) -> None:
         """It can take a job."""
         self._start_failures = 0
-        self._change(name, ready=True, due_s=math.inf)
+        self._change(name, ready=True, ready_s=now.mono_s, due_s=math.inf)
 
     def beats(self, name: str, memory_bytes: int) -> None:
         """What it holds."""
-        self._change(name, memory_bytes=memory_bytes)
+        if (worker := self._workers.get(name)) is not None and worker.memory_bytes != memory_bytes:
+            self._change(name, memory_bytes=memory_bytes)
 
     def tidied(self, name: str) -> None:
         """It has finished its look for leftovers."""

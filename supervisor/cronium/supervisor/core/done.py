@@ -52,6 +52,11 @@ class DoneJobs:
         self._unclean.pop(job_id, None)
         self._bytes -= self._sizes.pop(job_id, 0)
 
+    def move(self, by_ms: int) -> None:
+        """The Unix clock was set by so much: they are as old as before."""
+        for record in tuple(self):
+            self.put(record.but(done_ms=record.done_ms + by_ms))
+
     def forget_output_again(self, now: Now) -> None:
         """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
         for record in reversed(self._records.values()):

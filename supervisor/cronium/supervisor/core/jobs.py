@@ -105,12 +105,15 @@ class Jobs:
         return record
 
     def move_deadlines(self, by_ms: int) -> None:
-        """The Unix clock was set by so much; what is to happen at a time of it happens as much later."""
+        """The Unix clock was set by so much, and every time that is compared with it moves along."""
         for record in self.in_state(JobState.WAITING):
             self.put(record.but(retry_at_ms=record.retry_at_ms + by_ms))
         for record in self.in_state(JobState.READY, JobState.RUNNING):
-            if record.give_up_ms is not None:
-                self.put(record.but(give_up_ms=record.give_up_ms + by_ms))
+            give_up_ms = None if record.give_up_ms is None else record.give_up_ms + by_ms
+            placed_ms = record.placed_ms and record.placed_ms + by_ms  # older than its server's boot it is only if it was
+            if (give_up_ms, placed_ms) != (record.give_up_ms, record.placed_ms):
+                self.put(record.but(give_up_ms=give_up_ms, placed_ms=placed_ms))
+        self.all_done.move(by_ms)
 
     def leave_place(self, job_id: str, generation: int, *, removed: bool) -> None:
         """The place of an attempt that is over belongs to nobody any more. A parked job keeps its own."""

@@ -8,16 +8,18 @@ from cronium.supervisor.core.events import Now
 from cronium.supervisor.core.state import JobRecord
 
 
-def cancelled(now: Now) -> Outcome:
-    """Nothing of it has run."""
-    return _of("cancelled", ExecutionError(Reason.CANCELLED, "cancelled before it was started"), now)
+def cancelled(record: JobRecord, now: Now) -> Outcome:
+    """No worker has it. `record.attempt`: whether anything of it has run."""
+    text = f"cancelled: nothing was started after attempt {record.attempt}"
+    text = text if record.attempt else "cancelled before it was started"
+    return _of("cancelled", ExecutionError(Reason.CANCELLED, text), now)
 
 
 def worker_lost(deaths: int, reason: str, now: Now) -> Outcome:
     """It has cost too many workers."""
     error = ExecutionError(
         Reason.WORKER_LOST,
-        f"{deaths} workers died while they ran this job, the last one: {reason}. See the supervisor's log; "
+        f"{deaths} workers in a row died soon after they got this job, the last one: {reason}. See the supervisor's log; "
         "jobs.maxWorkerDeaths says how many are allowed",
         deaths=deaths,
         quarantined=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter
@@ -52,10 +53,10 @@ class JobRecord:
     """One job. The payload and the last outcome are kept beside it and written once.
 
     `attempt` and `generation` count from 1 once dispatched (0 before). `place` is the name of the current attempt's place, None
-    when there is none. `deaths`: workers lost in this attempt. `extra_attempts`: asked for by the backend. `lost`: another
-    host has the job, so no report is owed. `delivered_ms`: when the queue last brought it; `acknowledged`: the backend knows
-    that we have it since then. `set_aside`: why the backend refused its report for good. `placed_ms`: when its place was named;
-    `owed_ms`: since when its report is owed, 0 when none is.
+    when there is none. `deaths`: workers lost in this attempt in a row, each soon after it got the job. `extra_attempts`: asked
+    for by the backend. `lost`: another host has the job, so no report is owed. `delivered_ms`: when the queue last brought it;
+    `acknowledged`: the backend knows that we have it since then. `set_aside`: why the backend refused its report for good.
+    `placed_ms`: when its place was named; `owed_ms`: since when its report is owed, 0 when none is.
 
     Jobs on servers: `servers` are the keys of the connections it needs (`Server.key`). `begun`: the current attempt's script is
     known to have been started (`begun_at`: in which of several places).
@@ -118,16 +119,19 @@ _values = attrgetter(*_FIELDS)  # a third quicker than dataclasses.replace: each
 class Worker:
     """What is known of a worker process. `job_id` and `generation` while it has a job, `ready` once it has said so.
 
-    `due_s` (monotonic): when it is to be ready, or to be gone, at the latest. `tidied_s`: when it last looked for leftovers.
+    `due_s` (monotonic): when it is to be ready, or to be gone, at the latest. `ready_s`: when it became ready, infinite before;
+    `given_s`: when it got its job. `tidied_s`: when it last looked for leftovers.
     """
 
     name: str
     number: int
     due_s: float
     ready: bool = False
+    ready_s: float = math.inf
     retiring: bool = False
     job_id: str | None = None
     generation: int = 0
+    given_s: float = 0.0
     tidying: bool = False
     tidied_s: float = 0.0
     jobs_done: int = 0

@@ -9,7 +9,7 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.clocks import Clocks
 from cronium.supervisor.core.state import JobState, Lease, RetryRule
-from peers.core_driver import Driver, outcome
+from peers.core_driver import Driver, outcome, summary
 
 _HOUR_MS = 3_600_000
 _RETRY = RetryRule(2, exponential=False, delay_s=5.0)
@@ -61,6 +61,36 @@ def test_a_parked_job_is_not_given_up_because_the_clock_was_set() -> None:
     driver.set_clock(_HOUR_MS)
     driver.tick(1)
     assert driver.state() is not JobState.ENDED
+
+
+@pytest.mark.parametrize("by_ms", [30 * _HOUR_MS, -30 * _HOUR_MS])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_job_that_is_done_is_remembered_as_long_as_it_would_be_with_the_old_clock(by_ms: int, restarts: bool) -> None:
+    """Promise 2: one that is delivered again must not run again."""
+    driver = Driver()
+    driver.end(driver.run())
+    driver.give(on.SummaryHeard(summary()))
+    driver.take(driver.one(do.SayComplete))
+    driver.set_clock(by_ms)
+    driver.tick()
+    if restarts:
+        driver.restart()
+    driver.tick(driver.rules.keep_done_s - 10)
+    assert driver.state() is JobState.DONE
+    driver.tick(20)
+    assert not driver.records
+
+
+@pytest.mark.parametrize("by_ms", [_HOUR_MS, -_HOUR_MS])
+def test_a_place_is_as_old_as_it_was(by_ms: int) -> None:
+    """It is compared with when its server booted: a clock that was set must neither look like a reboot nor hide one."""
+    driver = Driver()
+    order = driver.run(servers=("u@h:22#k",))
+    driver.park(order, begun=True)
+    driver.idle(order, removed=False)
+    driver.set_clock(by_ms)
+    driver.tick(20)
+    assert driver.one(do.DispatchTo).placed_ms == order.placed_ms + by_ms
 
 
 def test_a_backend_whose_clock_is_hours_ahead_gets_its_leases_renewed() -> None:

@@ -123,12 +123,31 @@ def test_a_job_that_kills_its_workers_is_given_up() -> None:
     assert "SIGSEGV" in error.message
 
 
+def test_deaths_that_lie_hours_apart_do_not_end_a_job() -> None:
+    """Whatever kills them, it is not the job: each of them had it for long."""
+    driver = Driver(max_worker_deaths=1, restart_period_s=60.0)
+    driver.run()
+    for after_s in (10, 61, 10, 3600, 3600, 10):
+        worker = next(w for w in driver.core.workers() if w.job_id == "a")
+        driver.give(on.WorkerDied(worker.name, "SIGKILL"), after_s=after_s)
+        for action in driver.wanted(do.StartWorker):
+            driver.ready(action.name)
+    assert (driver.state(), driver.records["a"].deaths) == (JobState.RUNNING, 1)
+    worker = next(w for w in driver.core.workers() if w.job_id == "a")
+    driver.give(on.WorkerDied(worker.name, "SIGKILL"), after_s=59)
+    assert driver.state() is JobState.ENDED
+
+
 def test_a_cancelled_job_that_kills_its_workers_ends_as_cancelled() -> None:
     driver = Driver(max_worker_deaths=0)
     order = driver.run()
     driver.give(on.CancelRequested("a"))
     driver.give(on.WorkerDied(order.worker, "SIGSEGV"))
-    assert driver.ended["a"].outcome.status == "cancelled"
+    ended = driver.ended["a"].outcome
+    assert ended.status == "cancelled"
+    assert ended.error is not None
+    assert "before it was started" not in ended.error.message
+    assert "attempt 1" in ended.error.message
 
 
 def test_the_end_of_an_attempt_is_settled_as_often_as_it_is_said() -> None:
@@ -238,8 +257,37 @@ def test_a_job_that_was_not_started_is_cancelled_without_a_worker(acknowledged: 
     if acknowledged:
         driver.take(driver.one(do.Acknowledge))
     driver.give(on.CancelRequested("a"))
-    assert driver.ended["a"].outcome.status == "cancelled"
+    ended = driver.ended["a"].outcome
+    assert ended.status == "cancelled"
+    assert ended.error is not None
+    assert "before it was started" in ended.error.message
     assert driver.ended["a"].attempt == 1
+
+
+def test_a_job_that_is_cancelled_between_two_attempts_is_not_said_never_to_have_run() -> None:
+    driver = Driver()
+    driver.end(driver.run(retry=RetryRule(3)), outcome("failed", Reason.SCRIPT_EXIT))
+    driver.give(on.CancelRequested("a"))
+    error = driver.ended["a"].outcome.error
+    assert error is not None
+    assert "nothing was started after attempt 1" in error.message
+
+
+def test_a_job_that_comes_again_after_its_report_was_taken_alarms_nobody() -> None:
+    """The backend may refuse what it has already: that is no loss, and nothing that somebody has to look after."""
+    driver = Driver(max_concurrent=3)
+    driver.end(driver.run())
+    driver.give(on.SummaryHeard(summary()))
+    driver.take(driver.one(do.SayComplete))
+    driver.tick(40)
+    driver.deliver("a")
+    driver.give(on.Refused("a", driver.one(do.Acknowledge).key, "409: it has ended", gone=True))
+    assert driver.state() is JobState.DONE
+    assert {note.level for note in driver.wanted(do.Note)} == {"info"}
+    driver.tick(40)
+    driver.deliver("b")
+    driver.give(on.Refused("b", driver.one(do.Acknowledge).key, "409: another host has it", gone=True))
+    assert {note.level for note in driver.wanted(do.Note)} == {"error", "warning"}
 
 
 def test_a_job_that_another_host_has_is_ended_at_once_and_not_reported() -> None:

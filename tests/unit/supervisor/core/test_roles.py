@@ -9,6 +9,7 @@ import pytest
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.roles import FORKSERVER, MONITOR, QUEUE, STREAMER
+from cronium.supervisor.core.state import JobState
 from peers.core_driver import Driver
 
 A = TypeVar("A")
@@ -99,6 +100,47 @@ def test_idle_workers_that_die_too_often_end_the_supervisor(driver: Watched) -> 
         driver.obey()
     assert left[0].code == 70
     assert "exited with 1" in left[0].reason
+
+
+def test_many_idle_workers_that_die_at_once_are_no_crash_loop(driver: Watched) -> None:
+    """Whoever kills all of them kills what has proved itself; only those that die soon after they were ready count."""
+    driver.tick(61)
+    for _ in range(2):  # the second time they are new
+        for worker in driver.core.workers():
+            driver.give(on.WorkerDied(worker.name, "SIGKILL"))
+        assert not [action for action in driver.all if isinstance(action, do.Exit)]
+        driver.obey()
+    driver.give(on.WorkerDied(driver.core.workers()[0].name, "SIGKILL"))
+    assert driver.one(do.Exit).code == 70
+
+
+def test_who_is_forked_by_the_next_forkserver_does_not_die_along_with_the_last(driver: Watched) -> None:
+    """It was asked for while the old one was dead already, nobody knew it yet: its own death, later, counts."""
+    asked_for = ""
+    for _ in range(3):  # as many as are allowed
+        driver.obey()
+        driver.give(on.WorkerDied(driver.core.workers()[-1].name, "SIGKILL"))
+        asked_for = driver.one(do.StartWorker).name
+    others = [worker.name for worker in driver.core.workers() if worker.name != asked_for]
+    driver.give(on.RoleDied(FORKSERVER, "SIGKILL"))
+    for name in (*others, STREAMER, MONITOR):
+        driver.give(on.RoleDied(name, "SIGKILL") if name in ALL else on.WorkerDied(name, "SIGKILL"))
+    driver.obey()
+    driver.tick(20)
+    driver.give(on.WorkerDied(asked_for, "SIGKILL"))
+    assert driver.one(do.Exit).code == 70
+
+
+def test_a_job_whose_worker_dies_with_the_forkserver_is_not_the_reason(driver: Watched) -> None:
+    driver.bring("a")
+    for _ in range(driver.rules.max_worker_deaths + 1):
+        holder = next(worker.name for worker in driver.core.workers() if worker.job_id == "a")
+        driver.give(on.RoleDied(FORKSERVER, "SIGKILL"), after_s=30)
+        for worker in driver.core.workers():
+            driver.give(on.WorkerDied(worker.name, "SIGKILL"))
+        assert holder not in {worker.name for worker in driver.core.workers()}
+        driver.obey()
+    assert (driver.state(), driver.records["a"].deaths) == (JobState.RUNNING, 0)
 
 
 def test_workers_that_die_of_a_job_count_against_the_job_alone(driver: Watched) -> None:
