@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +51,32 @@ def test_its_patience_can_be_limited(supervisor: Supervisor, slow_job: str) -> N
     assert b"is draining, 1 job to go" in done.stderr
     assert supervisor.process is not None
     assert supervisor.process.wait(30) == 0
+
+
+def test_a_supervisor_that_is_killed_meanwhile_is_no_success(supervisor: Supervisor) -> None:
+    """Exit code 1: whoever works on the machine next must know that a job is not finished."""
+    assert supervisor.process is not None
+    with supervisor.client() as client:
+        script = {"type": "bash", "content": SLOW.replace("20", "60")}
+        job = client.submit({"execution": {"network": "none", "script": script}}).id
+        until(lambda: any(client.logs(job)), "the job has begun")
+    with supervisor.start("drain") as told:
+        until(lambda: _watches_a_process(told.pid), "it has found the supervisor")
+        supervisor.process.kill()
+        _, said = told.communicate(timeout=60)
+    assert told.returncode == 1, said
+    assert b"has ended too early, 1 job to go: start it again" in said
+    supervisor.process.wait(5)
+    supervisor.start_up()
+    with supervisor.client() as client:
+        assert client.wait(job, 60)["status"] == "completed"
+    until(lambda: not any(supervisor.state_dir.glob("places/*")), "its place is removed")
+
+
+def _watches_a_process(pid: int) -> bool:
+    with contextlib.suppress(FileNotFoundError):  # one that was closed meanwhile
+        return any("pidfd" in str(link.readlink()) for link in list(Path(f"/proc/{pid}/fd").iterdir()))
+    return False
 
 
 def test_it_can_be_told_only(supervisor: Supervisor, slow_job: str) -> None:

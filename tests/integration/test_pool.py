@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 PROGRAM = """
-import json, os, select, signal, sys, time
+import json, os, resource, select, signal, sys, time
 from pathlib import Path
 from cronium.common.config.load import load_config
 from cronium.common.logging import configure_logging
@@ -46,7 +46,20 @@ if __name__ == "__main__":
                 pool.close()
                 break
             for order, *words in map(str.split, data.decode().splitlines()):
-                if order == "start":
+                if order == "limit":
+                    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (int(words[0]) or hard, hard))
+                elif order == "starved":
+                    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                    pool.start(words[0], "cronium.worker.main", {**worker, "name": words[0], "number": int(words[1])})
+                    select.select([pool.fileno()], [], [])
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+                    (started,) = pool.started()
+                    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+                    print(json.dumps(["started", started.name, started.pid, started.error]), flush=True)
+                elif order == "unpicklable":
+                    pool.start(words[0], "cronium.worker.main", {"name": lambda: None})
+                elif order == "start":
                     settings = {**worker, "name": words[0], "number": int(words[1])}
                     pool.start(words[0], "cronium.worker.main", settings)
                 else:
@@ -151,6 +164,48 @@ def test_no_worker_outlives_its_supervisor(tmp_runtime_dir: Path) -> None:
     for pipe in (made.process.stdin, made.process.stdout):
         assert pipe is not None
         pipe.close()
+
+
+def test_without_descriptors_no_worker_is_started_and_none_dies(pool: Pool) -> None:
+    """A forkserver that is asked for a process with half of what it needs dies, with all that it has forked."""
+    worker, forkserver = pool.start("worker-1", 1), pool.forkserver()
+    used = len(list(Path(f"/proc/{pool.process.pid}/fd").iterdir()))
+    for room in range(1, 9):
+        pool.say(f"limit {used + room}")
+        pool.say("start worker-2 2")
+        _, name, pid, failure = pool.hear()
+        if pid is not None:
+            pool.say("kill worker-2")
+            assert pool.hear() == ["died", "worker-2", "killed by SIGKILL"]
+        else:
+            assert (name, "Too many open files" in str(failure)) == ("worker-2", True)
+    pool.say("limit 0")
+    assert pool.start("worker-2", 2).is_running()
+    assert worker.is_running()
+    assert pool.forkserver() == forkserver
+
+
+def test_a_worker_that_cannot_be_watched_does_not_live(pool: Pool) -> None:
+    """The last descriptor has gone between its start and its pidfd: nobody would see it die."""
+    worker = pool.start("worker-1", 1)
+    pool.say("starved worker-2 2")
+    _, name, pid, failure = pool.hear()
+    assert (name, pid) == ("worker-2", None)
+    assert "could not be watched" in str(failure)
+    forked = pool.forkserver().children()
+    psutil.wait_procs([process for process in forked if process != worker], timeout=20)
+    assert [process for process in pool.forkserver().children() if process.status() != psutil.STATUS_ZOMBIE] == [worker]
+
+
+def test_a_process_that_cannot_be_asked_for_ends_nobody_else(pool: Pool) -> None:
+    """Whatever the reason: the forkserver would die with the thread that has started it."""
+    worker = pool.start("worker-1", 1)
+    pool.say("unpicklable worker-2")
+    _, name, pid, failure = pool.hear()
+    assert (name, pid) == ("worker-2", None)
+    assert "pickle" in str(failure)
+    assert pool.start("worker-3", 3).is_running()
+    assert worker.is_running()
 
 
 def test_a_worker_holds_no_service_token(pool: Pool) -> None:

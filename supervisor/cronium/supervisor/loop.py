@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import sqlite3
 import time
@@ -30,13 +29,15 @@ from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER
 from cronium.supervisor.health import HealthReport
-from cronium.supervisor.journal import Journal
+from cronium.supervisor.journal import Journal, advice
+from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.forks import Started
 from cronium.supervisor.pool.staff import Staff
 from cronium.supervisor.pulse import Pulse
 from cronium.supervisor.translate import OrderWithJob, event_of, message_of, message_with_job
 
 _DISK_PAUSE_S = 1.0
+_TOLD_AGAIN_S = 60.0
 _LAST_TIDY_S = 0.9
 _MOST_BEFORE_A_LOOK = 10_000
 _log = structlog.get_logger()
@@ -216,12 +217,13 @@ class Loop:
         if not dead:
             return
         # Who dies with the forkserver can be seen a moment before it: its death has to be said first, as theirs follows from it.
-        server = [(descriptor, name) for descriptor, name in self._watched.items() if name == FORKSERVER and _is_over(descriptor)]
+        server = [one for one in self._watched.items() if one[1] == FORKSERVER and wait_readable(one[0], 0)]
         for descriptor, name in [*server, *(one for one in dead if one[1] != FORKSERVER)]:
-            if self._watched.pop(descriptor, None) is None:
+            self._receive()  # what it said before it died counts; a role that is started then has everybody watched anew
+            if self._watched.get(descriptor) != name:
                 continue
+            del self._watched[descriptor]
             self._poller.unregister(descriptor)
-            self._receive()  # what it said before it died counts
             reason = self._staff.reap(name)
             self._handle(on.RoleDied(name, reason) if name in self._staff.roles else on.WorkerDied(name, reason))
 
@@ -238,20 +240,20 @@ class Loop:
 
     def _committed(self, step: do.Step) -> bool:
         """Write the step down, waiting for the disk as long as it takes; False when a person wants us to leave meanwhile."""
-        told = False
+        told_s: float | None = None
         while True:
             try:
                 self._journal.commit(step.writes)
             except sqlite3.OperationalError as error:
-                if not told:
-                    _log.error("the journal cannot be written, everything waits: free some disk space", error=str(error))
-                    told = True
+                if told_s is None or time.monotonic() >= told_s + _TOLD_AGAIN_S:
+                    told_s = time.monotonic()
+                    _log.error(f"the journal cannot be written, everything waits: {advice(error)}", error=str(error))
                 self._later.extend(self._orders.events(self._busy(), stuck=True))
                 if self._leaving or self._orders.leave_now(time.monotonic()):
                     self._leaving = True
                     return False
                 self._pulse.round(time.monotonic())  # this is no hang
-                select.select([self._orders.fileno()], [], [], _DISK_PAUSE_S)
+                wait_readable(self._orders.fileno(), _DISK_PAUSE_S)
             else:
                 return True
 
@@ -304,11 +306,6 @@ def _log_order(order: OrderWithJob) -> None:
             _log.debug("warming up for jobs like this one", job_id=job_id, worker=worker)
         case do.CleanUpAt(worker, job_id, places):
             _log.info("cleaning up", job_id=job_id, worker=worker, places=places)
-
-
-def _is_over(descriptor: int) -> bool:
-    """Whether the process of this pidfd is dead."""
-    return bool(select.select([descriptor], [], [], 0)[0])
 
 
 def _now() -> on.Now:

@@ -5,11 +5,9 @@ Runs in the main thread of the supervisor's process; everything that can go wron
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
-import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from cronium.common.config.model import Config
 from cronium.common.crypto import KEY_VARIABLE, OLD_KEYS_VARIABLE, load_seal
 from cronium.common.errors import CroniumError
 from cronium.common.ids import installation_id
+from cronium.common.locks import lock
 from cronium.common.process import dump_on_request, set_title
 from cronium.supervisor.backend.contract import ContractBackend
 from cronium.supervisor.backend.http import BackendSession
@@ -34,6 +33,7 @@ from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop, prepare_runtime_dir
+from cronium.supervisor.pool.descriptors import needed, raise_limit, wait_readable
 from cronium.supervisor.pool.forks import Forks
 from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.settings import heartbeat_s, monitor_settings, worker_settings
@@ -44,6 +44,7 @@ from cronium.supervisor.streamer.settings import StreamerSettings
 TOKEN_VARIABLES = ("CRONIUM_SERVICE_TOKEN", "CRONIUM_API_TOKEN")
 QUEUE_DIR = "standalone"
 _QUEUE_START_S = 20.0
+_LOCK_S = 2.0  # who only looks whether somebody has the folder holds its lock for a moment
 _log = structlog.get_logger()
 
 
@@ -71,6 +72,7 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> i
     """
     set_title("supervisor")
     dump_on_request()
+    _check_descriptors(config, raise_limit())
     config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     prepare_runtime_dir(config.runtime_dir)
     with _only_one(config.state_dir):
@@ -82,9 +84,9 @@ def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> i
         orders.install()
         forks = Forks(config.runtime_dir)  # at once: it loads what it needs beside us
         installation = config.id or installation_id(config.state_dir)
-        backend = start_queue(config, keys, tell) if standalone else _configured(config)
         journal = Journal(config.state_dir / "journal.db", seal)
         memory = journal.load()
+        backend = start_queue(config, keys, tell) if standalone else _configured(config)
         staff = Staff(
             forks,
             worker_settings(config, installation),
@@ -138,8 +140,7 @@ def start_queue(config: Config, keys: dict[str, str], tell: Callable[[str], None
 def _ready_line(role: Role) -> dict[str, object]:
     assert role.process is not None  # noqa: S101 - just started
     assert role.process.stdout is not None  # noqa: S101 - it is a pipe
-    readable, _, _ = select.select([role.process.stdout], [], [], _QUEUE_START_S)
-    line = role.process.stdout.readline() if readable else b""
+    line = role.process.stdout.readline() if wait_readable(role.process.stdout.fileno(), _QUEUE_START_S) else b""
     if not line:
         role.stop(time.monotonic())
         raise StartError(
@@ -214,6 +215,17 @@ def _streamer_settings(config: Config, backend: Backend, installation: str, keys
     return asdict(replace(settings, websocket_url=backend.websocket_url))
 
 
+def _check_descriptors(config: Config, limit: int) -> None:
+    """Raises StartError when more workers are wanted than this process can have descriptors for."""
+    wanted = needed(config.jobs.max_concurrent + config.workers.spare)
+    if limit < wanted:
+        raise StartError(
+            f"jobs.maxConcurrent ({config.jobs.max_concurrent}) and workers.spare ({config.workers.spare}) need up to {wanted} "
+            f"open files, and this process may have {limit}: raise its hard limit ('ulimit -Hn' shows it; LimitNOFILE= of "
+            "systemd, --ulimit nofile= of Docker), or lower jobs.maxConcurrent (CRONIUM_MAX_CONCURRENT)"
+        )
+
+
 @contextmanager
 def _only_one(state_dir: Path) -> Iterator[None]:
     """Hold the state folder's lock: the kernel gives it back when we die, so having it means that the last one is gone.
@@ -222,8 +234,8 @@ def _only_one(state_dir: Path) -> Iterator[None]:
     """
     with (state_dir / "lock").open("a") as file:  # not "w": that would cut the text of whoever holds it
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            lock(file.fileno(), _LOCK_S)
+        except TimeoutError:
             raise StartError(
                 f"another supervisor uses the state folder {state_dir}: stop it, or name another folder (CRONIUM_STATE_DIR)"
             ) from None

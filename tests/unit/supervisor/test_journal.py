@@ -163,3 +163,12 @@ def test_an_operator_sees_with_sqlite3_how_it_stands(path: Path) -> None:
 def test_only_its_owner_can_read_it(path: Path) -> None:
     Journal(path, SEAL).close()
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_job_whose_row_is_gone_is_not_written_in_silence(path: Path) -> None:
+    """Guards: what the core takes for committed is there, or the step is not acted on."""
+    journal = Journal(path, SEAL)
+    with pytest.raises(JournalError, match="job a is gone from the journal"):
+        journal.commit([do.PutPollKey("later"), do.PutJob(JobRecord("a", 5, 1))])
+    assert journal.load().poll_key is None
+    journal.close()

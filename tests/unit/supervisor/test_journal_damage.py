@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import sqlite3
 import subprocess
+import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +21,8 @@ from cronium.common.messages import Outcome
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.state import Ended, JobRecord
 from cronium.supervisor.journal import Journal, JournalError
+from cronium.supervisor.journal.damage import check_file, keep_copy
+from cronium.supervisor.journal.migrations import APPLICATION_ID
 
 SEAL = Seal(b"k" * 32)
 _JOBS = 300
@@ -73,7 +79,9 @@ def test_damage_is_told_and_copied_once_however_often_it_is_started(path: Path, 
     damage(path)
     before = path.read_bytes()
     for _ in range(3):  # as supervisord does
-        with pytest.raises(JournalError, match=r"damaged: .*A copy is kept in .*move it and its -wal file away"):
+        with pytest.raises(
+            JournalError, match=r"damaged: .*A copy is kept in .*Move journal.db, journal.db-wal and journal.db-shm away"
+        ):
             Journal(path, SEAL).load()
     assert path.read_bytes() == before
     (copy,) = copies(path)
@@ -153,16 +161,82 @@ def test_a_newer_schema_is_refused_and_the_way_back_named(path: Path) -> None:
     with closing(sqlite3.connect(path)) as db:
         db.execute("PRAGMA user_version=99")
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=r"schema 99.*run the version that wrote it; or put journal.db.v2"):
+    with pytest.raises(JournalError, match=r"schema 99.*run the version that wrote it; or go back to journal.db.v2"):
         Journal(path, SEAL)
     assert path.read_bytes() == before
     assert not copies(path)
 
 
+def a_row_of_garbage(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("UPDATE job SET sealed = zeroblob(length(sealed)) WHERE job_id = 'job-7'")
+        db.commit()
+
+
+@pytest.mark.parametrize("trouble", [a_page_of_garbage, a_row_of_garbage, None])
+def test_who_does_what_is_said_has_the_file_from_before(
+    path: Path, tmp_path: Path, trouble: Callable[[Path], None] | None
+) -> None:
+    # Guards: what we tell people to do does not destroy what they put back. A -wal that stays would be written over it.
+    backup = tmp_path / "backup.db"
+    backup.write_bytes(path.read_bytes())
+    journal = Journal(path, SEAL)
+    journal.commit([do.PutJob(JobRecord(f"job-{number}", 5, 1, generation=9)) for number in range(_JOBS)])
+    left = {name: name.read_bytes() for name in (path, path.with_name("journal.db-wal"))}
+    journal.close()
+    for name, content in left.items():  # as after a kill
+        name.write_bytes(content)
+    if trouble is not None:
+        trouble(path)
+    with pytest.raises(JournalError) as caught:
+        check_file(path, APPLICATION_ID, 1) if trouble is None else _loaded(path)
+    steps = re.search(r"Move (.*?) away, .* in place of (\S+?)[;.] ", str(caught.value))
+    assert steps is not None
+    for end in re.split(r", | and ", steps[1]):
+        if (found := tmp_path / end).exists():
+            found.rename(tmp_path / f"away-{end}")
+    backup.rename(steps[2])
+    assert _loaded(path) == {f"job-{number}": 0 for number in range(_JOBS)}
+
+
+def _loaded(path: Path) -> dict[str, int]:
+    journal = Journal(path, SEAL)
+    try:
+        return {record.job_id: record.generation for record in journal.load().records}
+    finally:
+        journal.close()
+
+
+_COPIES = """
+import sys
+from pathlib import Path
+from cronium.supervisor.journal.damage import keep_copy
+keep_copy(Path(sys.argv[1]))
+"""
+
+
+def test_a_kill_in_the_middle_of_copying_leaves_nothing_that_looks_like_a_copy(path: Path) -> None:
+    # Guards: supervisord starts us again and again; the disk does not fill up with pieces.
+    os.truncate(path, 100 * 1024 * 1024)
+    child = subprocess.Popen([sys.executable, "-c", _COPIES, path])
+    while len(list(path.parent.iterdir())) == 1 and child.poll() is None:
+        time.sleep(0.001)
+    child.kill()
+    assert child.wait(10) == -signal.SIGKILL
+    assert copies(path) == []
+    assert list(path.parent.glob("*.partial")) != []
+    assert keep_copy(path).startswith("A copy is kept")
+    (copy,) = copies(path)
+    assert copy.stat().st_size == path.stat().st_size
+    assert not list(path.parent.glob("*.partial"))
+    for big in (path, copy):
+        big.unlink()
+
+
 def test_a_journal_that_is_gone_but_for_its_wal_is_not_begun_anew(path: Path) -> None:
     path.rename(path.with_name("elsewhere"))
     path.with_name("journal.db-wal").write_bytes(b"what was committed last")
-    with pytest.raises(JournalError, match="put it back"):
+    with pytest.raises(JournalError, match="put that very file back"):
         Journal(path, SEAL)
     assert not path.exists()
 

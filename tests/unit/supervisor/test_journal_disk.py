@@ -19,7 +19,7 @@ from cronium.common.crypto import Seal
 from cronium.common.messages import Outcome, Results
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.state import Ended, JobRecord, JobState
-from cronium.supervisor.journal import Journal, JournalError
+from cronium.supervisor.journal import Journal, JournalError, advice
 from peers import journal_v1 as v1
 
 SEAL = Seal(b"k" * 32)
@@ -101,6 +101,35 @@ def test_a_full_disk_takes_nothing_of_a_step_and_all_of_it_once_there_is_room(sm
     again = Journal(path, SEAL)
     assert len(again.load().records) == 21
     again.close()
+
+
+def test_what_keeps_it_from_being_written_is_told_by_its_cause(small_disk: Path) -> None:
+    # Guards: nobody is sent to free space where there is enough; and the loop is not held up by a lock.
+    path = small_disk / "journal.db"
+    journal = Journal(path, SEAL)
+    said = []
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        assert journal._db.execute("PRAGMA busy_timeout").fetchone() == (500,)
+        said.append(refusal(journal))
+        other.execute("ROLLBACK")
+    ballast = filled(small_disk)
+    said.append(refusal(journal))
+    ballast.unlink()
+    journal._db.execute("PRAGMA query_only=1")
+    said.append(refusal(journal))
+    journal.close()
+    for words, text in zip(("end that program", "disk", "make it writable"), said, strict=True):
+        assert words in text
+    error = sqlite3.OperationalError("as it comes from a disk that is broken")
+    error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+    assert "the kernel's log" in advice(error)
+
+
+def refusal(journal: Journal) -> str:
+    with pytest.raises(sqlite3.OperationalError) as caught:
+        journal.commit([do.PutJob(JobRecord("job", 5, 1), os.urandom(100_000))])
+    return advice(caught.value)
 
 
 def test_a_journal_that_cannot_be_opened_on_a_full_disk_says_so_and_is_no_damage(small_disk: Path) -> None:

@@ -202,6 +202,16 @@ def test_with_another_key_nothing_is_migrated(path: Path) -> None:
     assert not list(path.parent.glob("*.damaged-*"))
 
 
+def test_after_it_the_older_key_is_not_needed_any_more(path: Path) -> None:
+    # Guards: what is named as the key of all rows is the key of all rows.
+    v1.write(path, JOBS)
+    Journal(path, Seal(b"x" * 32, v1.KEY)).close()
+    journal = Journal(path, Seal(b"x" * 32))
+    assert len(journal.load().records) == len(JOBS)
+    assert journal.payload("ready") == PAYLOAD
+    journal.close()
+
+
 def test_a_record_that_cannot_be_read_stops_the_migration_and_is_named(path: Path) -> None:
     # Guards: an acknowledged job is never forgotten in silence.
     v1.write(path, JOBS)

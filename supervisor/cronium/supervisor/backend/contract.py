@@ -24,6 +24,7 @@ from cronium.supervisor.core import events as on
 from cronium.supervisor.core.state import Lease, RetryRule
 
 _LEASE_EXTENSION_S = 60
+_MOST = 2**53  # a whole number that JSON carries exactly (RFC 8259, 6); SQLite's columns take no more than 2^63
 _OTHER_DIALECT = (
     "the backend's queue answers without 'metadata', so it does not speak the contract dialect, and this version speaks no "
     "other: check CRONIUM_API_URL, or set api.dialect to contract if you are sure that it does"
@@ -246,7 +247,7 @@ def _lease(body: Mapping[str, object]) -> Lease | None:
         return None
     try:
         return Lease(token, round(datetime.fromisoformat(expires).timestamp() * 1000))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
@@ -257,7 +258,7 @@ def _text(body: Mapping[str, Any], name: str) -> str | None:
 
 def _count(body: Mapping[str, Any], name: str) -> int | None:
     value = body.get(name)
-    return value if isinstance(value, int) and value >= 1 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value < _MOST else None
 
 
 def _quoted(job_id: str) -> str:

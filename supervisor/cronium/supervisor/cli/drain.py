@@ -22,11 +22,11 @@ import psutil
 import typer
 from rich.console import Console
 
-from cronium.supervisor.cli.options import ConfigOption, JsonOption, TimeoutOption, duration, fail, load_or_exit
+from cronium.supervisor.cli.options import ConfigOption, JsonOption, duration, fail, load_or_exit
 
 app = typer.Typer(add_completion=False)
 _LOOK_S = 0.5
-_STILL_DRAINING = 1
+_NOT_ALL_DONE = 1
 _ROLES = ("cronium: supervisor", "cronium.supervisor", "cronium-supervisor")  # its title, and its command line before that is set
 _UNFINISHED = "SELECT state, count(*) FROM job WHERE state != 'done' GROUP BY state"
 _UNTIL_IT_ENDS = "a restart before that gives them back to the next supervisor"
@@ -35,15 +35,19 @@ _UNTIL_IT_ENDS = "a restart before that gives them back to the next supervisor"
 @app.command(epilog="Example: cronium-supervisor drain --timeout 10m")
 def drain_command(
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it has ended; or only tell it.")] = True,
-    timeout: TimeoutOption = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option("--timeout", metavar="TIME", help="How long to wait, as 30s or 5m; it drains on after that."),
+    ] = None,
     config: ConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Let the supervisor finish its jobs and end.
 
-    It is the one of this machine with the same state folder; it takes no new jobs from now on. Ends with 0 once it has gone (with
-    --no-wait: once it was told), with 1 when it has not after --timeout: it drains on then. Under supervisord it stays ended, as
-    after `supervisorctl stop`.
+    It is the one of this machine with the same state folder; it takes no new jobs from now on. Ends with 0 once it has gone with
+    every job finished and reported (with --no-wait: once it was told); with 1 when it has not after --timeout: it drains on then;
+    and with 1 when it has ended before that, say because somebody has killed it. Under supervisord it stays ended, as after
+    `supervisorctl stop`.
     """
     limit_s = duration(timeout, "--timeout")
     state_dir = load_or_exit(config, standalone=True).config.state_dir
@@ -64,14 +68,20 @@ def drain_command(
         fail(f"the supervisor (process {pid}) belongs to another user: run this as that user, or as root")
     finally:
         os.close(handle)
-    left = 0 if gone else sum(unfinished(state_dir).values())
+    states = unfinished(state_dir)
+    left = None if states is None else sum(states.values())
     if as_json:
         typer.echo(json.dumps({"pid": pid, "ended": gone, "jobs": left, "seconds": round(time.monotonic() - started_s, 3)}))
+    elif gone and left is None:
+        journal = state_dir / "journal.db"
+        typer.echo(f"the supervisor (process {pid}) has ended, and {journal} cannot be read: start it, it says why", err=True)
+    elif gone and left:
+        typer.echo(f"the supervisor (process {pid}) has ended too early, {_jobs(left)} to go: start it again", err=True)
     elif gone:
         typer.echo(f"the supervisor (process {pid}) has ended; nothing of it is left to do", err=True)
     else:
         typer.echo(f"the supervisor (process {pid}) is draining, {_jobs(left)} to go; {_UNTIL_IT_ENDS}", err=True)
-    raise typer.Exit(_STILL_DRAINING if wait and not gone else 0)
+    raise typer.Exit(_NOT_ALL_DONE if (left != 0 if gone else wait) else 0)
 
 
 def running_supervisor(state_dir: Path) -> int | None:
@@ -95,14 +105,14 @@ def running_supervisor(state_dir: Path) -> int | None:
     return pid
 
 
-def unfinished(state_dir: Path) -> dict[str, int]:
-    """How many jobs the journal has in each state but done; nothing when it cannot be read."""
-    with (
-        suppress(sqlite3.Error),
-        closing(sqlite3.connect(f"file:{state_dir / 'journal.db'}?mode=ro", uri=True, timeout=1)) as db,
-    ):
+def unfinished(state_dir: Path) -> dict[str, int] | None:
+    """How many jobs the journal has in each state but done; None when it cannot be read."""
+    path = state_dir / "journal.db"
+    if not path.exists():
+        return {}
+    with suppress(sqlite3.Error), closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1)) as db:
         return {str(state): int(count) for state, count in db.execute(_UNFINISHED)}
-    return {}
+    return None
 
 
 def _is_ours(pid: int) -> bool:
@@ -132,11 +142,15 @@ def _until_gone(handle: int, give_up_s: float | None, look: Callable[[], None]) 
             return False
 
 
-def _progress(states: dict[str, int]) -> str:
+def _progress(states: dict[str, int] | None) -> str:
+    if states is None:
+        return "its journal cannot be read just now"
     running = states.get("running", 0)
     others = sum(states.values()) - running
     return f"{_jobs(running)} running" + (f", {others} more to be finished or reported" if others else "")
 
 
-def _jobs(count: int) -> str:
+def _jobs(count: int | None) -> str:
+    if count is None:
+        return "jobs"
     return f"{count} job{'' if count == 1 else 's'}"

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cronium.common.files import sync_folder
-from cronium.supervisor.journal.errors import JournalError
+from cronium.supervisor.journal.errors import JournalError, put_back
 
 _MAGIC = b"SQLite format 3\0"
 _DAMAGE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
@@ -59,9 +59,9 @@ def refused(path: Path, error: sqlite3.DatabaseError | OSError) -> JournalError:
 def damaged(path: Path, what: str) -> JournalError:
     """The error for a damaged file, of which a copy is kept from now on."""
     return JournalError(
-        f"the journal {path} is damaged: {what}. {keep_copy(path)} Put a copy of the file from before in its place; or move it "
-        "and its -wal file away to start anew: what it knew is then forgotten, places of running jobs are removed, and only the "
-        "backend can give the jobs out again"
+        f"the journal {path} is damaged: {what}. {keep_copy(path)} {put_back(path, 'a copy from before')}; with nothing in its "
+        "place we start anew: what it knew is then forgotten, places of running jobs are removed, and only the backend can give "
+        "the jobs out again"
     )
 
 
@@ -71,13 +71,18 @@ def keep_copy(path: Path) -> str:
         if not earlier.name.endswith("-wal") and all(_same(_beside(path, end), _beside(earlier, end)) for end in ("", "-wal")):
             return f"A copy is kept in {earlier}."
     copy = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    partial = path.with_name(f"{path.name}.damaged.partial")  # one name: what a kill leaves of it is gone with the next
+    ends = [end for end in ("-wal", "") if not end or _has(_beside(path, end))]
     try:
-        for end in ("-wal", ""):  # the main file last: without it there is no copy
-            if not end or _has(_beside(path, end)):
-                _copy(_beside(path, end), _beside(copy, end))
+        for end in ends:
+            _beside(partial, end).unlink(missing_ok=True)
+            _copy(_beside(path, end), _beside(partial, end))
+        for end in ends:  # the main file last: without it there is no copy
+            _beside(partial, end).rename(_beside(copy, end))
         sync_folder(path.parent)
     except OSError as error:
         for end in ("", "-wal"):
+            _beside(partial, end).unlink(missing_ok=True)
             _beside(copy, end).unlink(missing_ok=True)
         return f"No copy could be made ({error.strerror}): make one before you do anything."
     return f"A copy is kept in {copy}."
@@ -85,9 +90,9 @@ def keep_copy(path: Path) -> str:
 
 def _newer(path: Path, found: int, version: int) -> str:
     return (
-        f"the journal {path} has schema {found}, this program knows {version}: run the version that wrote it; or put "
-        f"{path.name}.v{version}, the copy made before the upgrade, in its place (what came later is then forgotten). "
-        "Nothing was changed"
+        f"the journal {path} has schema {found}, this program knows {version}: run the version that wrote it; or go back to "
+        f"{path.name}.v{version}, the copy made before the upgrade (what came later is then forgotten). "
+        f"{put_back(path, 'that copy')}. Nothing was changed"
     )
 
 
@@ -96,7 +101,8 @@ def _check_access(path: Path) -> None:
     if not path.exists():
         if _has(wal):
             raise JournalError(
-                f"the journal {path} is gone, but {wal.name} is there: put it back, or move {wal.name} away to start anew"
+                f"the journal {path} is gone, but {wal.name}, a part of it, is there: put that very file back, or move "
+                f"{wal.name} and {path.name}-shm away, and start anew or with a copy from before"
             )
         return
     owner = path.stat().st_uid

@@ -32,7 +32,8 @@ _INCREMENTAL = 2  # PRAGMA auto_vacuum
 _FREE_PAGES = 256  # of 4 KiB: what may lie idle in the file
 _VACUUM_PAGES = 64  # given back at once: a commit must not wait for more
 _WAL_BYTES = 16 * 1024 * 1024  # what the -wal may keep after a large step
-_WAIT_S = 5.0
+_WAIT_S = 5.0  # for others at start; later the loop has to go on with what it can
+_COMMIT_WAIT_MS = 500
 _log = structlog.get_logger()
 
 
@@ -99,7 +100,10 @@ class Journal:
         return b"" if row[0] is None else self._seal.open(row[0], f"job {job_id}")
 
     def commit(self, writes: Iterable[do.Write]) -> None:
-        """Write all of a step or nothing of it. Raises sqlite3.Error (disk full and the like): the step must not be acted on."""
+        """Write all of a step or nothing of it. The step must not be acted on when it raises.
+
+        Raises sqlite3.Error (disk full and the like), JournalError for a job whose row is gone.
+        """
         writes = tuple(writes)
         self._db.execute("BEGIN IMMEDIATE")
         try:
@@ -136,6 +140,7 @@ class Journal:
             except sqlite3.OperationalError as error:
                 _log.warning("the journal's file cannot shrink yet; tried again at the next start", error=str(error))
         self._use_current_key()
+        self._db.execute(f"PRAGMA busy_timeout={_COMMIT_WAIT_MS}")
 
     def _use_current_key(self) -> None:
         """Seal everything with the current key, if it was sealed with an older one: that can be removed then."""
@@ -182,7 +187,9 @@ class Journal:
     def _write(self, write: do.Write) -> None:
         match write:
             case do.PutJob(record, None):
-                self._db.execute(_UPDATE, (*row_of(record, self._seal), record.job_id))
+                done = self._db.execute(_UPDATE, (*row_of(record, self._seal), record.job_id))
+                if done.rowcount != 1:
+                    raise JournalError(f"job {record.job_id} is gone from the journal {self._path}: start the supervisor again")
                 if record.state is JobState.DONE and not record.is_unclean():  # nobody will run it or clean up after it
                     self._db.execute("DELETE FROM payload WHERE job_id = ?", (record.job_id,))
             case do.PutJob(record, payload):

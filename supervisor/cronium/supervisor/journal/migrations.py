@@ -126,7 +126,8 @@ def _to_2(db: sqlite3.Connection, seal: Seal) -> None:
             continue
         db.execute(insert, row)
         if clear:
-            db.execute("INSERT INTO payload VALUES (?, ?)", (job_id, payload))
+            sealed = seal.close(clear, f"job {job_id}")  # by the current key, which is named below
+            db.execute("INSERT INTO payload VALUES (?, ?)", (job_id, sealed))
         if outcome is not None:
             sealed = seal.close(msgpack.packb(outcome), f"outcome of {job_id}")
             db.execute("INSERT INTO outcome VALUES (?, ?)", (job_id, sealed))

@@ -12,7 +12,6 @@ import contextlib
 import multiprocessing
 import os
 import queue
-import select
 import shutil
 import signal
 import tempfile
@@ -27,9 +26,11 @@ from pathlib import Path
 import structlog
 
 from cronium.common.process import run_forked
+from cronium.supervisor.pool.descriptors import check_room, wait_readable
 
 _PRELOAD_MODULES = ("cronium.worker.preload", "cronium.supervisor.preload")
 _UNKNOWN = "ended, its status is unknown"
+_LAST_WAIT_S, _REAP_PAUSE_S = 1.0, 0.002
 _log = structlog.get_logger()
 
 
@@ -151,23 +152,34 @@ class Forks:
         while not self._answers.empty():
             answer, handle = self._answers.get()
             if handle is not None and answer.pid is not None:
-                try:
-                    self._processes[answer.name] = _Process(handle, answer.pid, os.pidfd_open(answer.pid))
-                except ProcessLookupError:
-                    answer = Started(answer.name, None, "died at once")
-                else:
-                    if answer.name in self._given_up:
-                        self.kill(answer.name)
+                answer = self._taken(answer.name, answer.pid, handle)
             out.append(answer)
         return out
 
+    def _taken(self, name: str, pid: int, handle: ForkServerProcess) -> Started:
+        try:
+            descriptor = os.pidfd_open(pid)
+        except ProcessLookupError:
+            return Started(name, None, "died at once")
+        except OSError as error:
+            handle.kill()  # nobody could see it die
+            return Started(name, None, f"it could not be watched: {error}")
+        if (code := handle.exitcode) is not None:  # it is dead, and its number may be somebody else's by now
+            os.close(descriptor)
+            return Started(name, None, f"died at once: {_status(code)}")
+        self._processes[name] = _Process(handle, pid, descriptor)
+        if name in self._given_up:
+            self.kill(name)
+        return Started(name, pid)
+
     def reap(self, name: str) -> str:
         """Let go of a dead one; how it ended."""
-        process = self._processes.pop(name)
+        process = self._processes.pop(name, None)
+        if process is None:
+            return _UNKNOWN
         os.close(process.descriptor)
         process.handle.join(timeout=0.2)  # the forkserver writes the status just after the death
-        code = process.handle.exitcode
-        return _UNKNOWN if code is None or code == 255 else _ending(code)  # 255: what is said when the forkserver itself is gone
+        return _status(process.handle.exitcode)
 
     def kill(self, name: str) -> None:
         """End one; its death is seen as any other."""
@@ -186,7 +198,7 @@ class Forks:
     def wait_dead(self, name: str, deadline_s: float) -> bool:
         """Whether it is dead, at the latest at a monotonic time."""
         process = self._processes.get(name)
-        return process is None or _wait_readable(process.descriptor, deadline_s - time.monotonic())
+        return process is None or wait_readable(process.descriptor, deadline_s - time.monotonic())
 
     def close(self) -> None:
         """End the forkserver and all that is left. What runs in places goes on."""
@@ -196,19 +208,21 @@ class Forks:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            with contextlib.suppress(ChildProcessError):  # the spawner has asked it for a process just now, and so seen it dead
-                os.waitpid(pid, 0)
+            _reap_child(pid, _LAST_WAIT_S)
         for name in list(self._processes):
-            _wait_readable(self._processes[name].descriptor, 1.0)
+            wait_readable(self._processes[name].descriptor, _LAST_WAIT_S)
             self.reap(name)
 
     def _spawn(self) -> None:
         while (asked := self._asked.get()) is not None and not self._closing:
             try:
+                check_room()
                 arguments = (asked.module, asked.settings)
                 handle = self._context.Process(target=run_forked, args=arguments, name=asked.name, daemon=True)
                 handle.start()
-            except (OSError, EOFError) as error:
+            except Exception as error:  # noqa: BLE001 - the forkserver dies with the thread that has started it, and all with it
+                if not isinstance(error, OSError | EOFError):  # which say all there is to be said
+                    _log.exception("a process could not be asked for", process=asked.name)
                 self._answer(Started(asked.name, None, f"{type(error).__name__}: {error}"), None)
             else:
                 self._answer(Started(asked.name, handle.pid), handle)
@@ -218,10 +232,17 @@ class Forks:
         os.eventfd_write(self._answered, 1)
 
 
-def _wait_readable(descriptor: int, timeout_s: float) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(max(0.0, timeout_s) * 1000))
+def _reap_child(pid: int, timeout_s: float) -> None:
+    """Take a child's status, for so long as that: one that hangs in the kernel is left behind."""
+    deadline_s = time.monotonic() + timeout_s
+    with contextlib.suppress(ChildProcessError):  # the spawner has asked it for a process just now, and so seen it dead
+        while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline_s:
+            time.sleep(_REAP_PAUSE_S)
+
+
+def _status(code: int | None) -> str:
+    """How a forked process ended, as multiprocessing says it: 255 when the forkserver itself is gone."""
+    return _UNKNOWN if code is None or code == 255 else _ending(code)
 
 
 def _ending(code: int) -> str:

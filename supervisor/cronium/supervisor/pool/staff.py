@@ -5,6 +5,7 @@ Runs in the supervisor's loop. Decides nothing: which is wanted, which hangs, an
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ class Staff:
         """Send a signal to a process, if it is there."""
         if name == FORKSERVER:
             if (server := self._forks.forkserver()) is not None:
-                signal.pidfd_send_signal(server[1], number)
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(server[1], number)
         elif self._is_queue(name) and self._queue is not None:
             self._queue.signal(number)
         else:

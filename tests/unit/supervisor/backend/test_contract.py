@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome, Position, ServerOutcome, Summary
-from cronium.supervisor.backend.contract import completion, queued_job
+from cronium.supervisor.backend.contract import ContractBackend, completion, queued_job
+from cronium.supervisor.backend.http import Answer
+from cronium.supervisor.core import events as on
 
 WEB = {"name": "web", "host": "10.0.0.7", "username": "deploy", "privateKey": "secret"}
 DB = {"name": "db", "host": "10.0.0.8", "port": 2222, "username": "deploy", "privateKey": "secret"}
@@ -71,3 +74,20 @@ def test_how_it_ended_on_each_server_is_reported() -> None:
 def test_a_job_on_no_server_has_no_such_details() -> None:
     body = completion(Outcome("completed", 0, None, 1, 2), Summary("a", 1, Position(), 1, b"", b"", truncated=False), 1, 1)
     assert "details" not in body
+
+
+@pytest.mark.parametrize("number", [2**53, 2**63, 2**64 - 1, 0, -1, True, 1.0, "1", None])
+def test_a_number_that_is_none_is_not_taken(number: object) -> None:
+    """Guards: whatever the backend says, the journal can write it down (SQLite's integers end at 2^63)."""
+    answer = Answer(200, orjson.loads(orjson.dumps({"success": True, "epoch": number, "nextSequence": number})))
+    assert ContractBackend._statement("a", "key", answer) == on.Taken("a", "key", None, None, None, None)
+
+
+def test_a_number_that_is_one_is() -> None:
+    answer = Answer(200, {"success": True, "epoch": 2**53 - 1, "nextSequence": 1})
+    assert ContractBackend._statement("a", "key", answer) == on.Taken("a", "key", None, None, 2**53 - 1, 1)
+
+
+def test_a_lease_that_ends_before_all_time_is_none() -> None:
+    answer = Answer(200, {"success": True, "lease": {"renewalToken": "t", "expiresAt": "0001-01-01T00:00:00"}})
+    assert ContractBackend._statement("a", "key", answer) == on.Taken("a", "key", None, None, None, None)

@@ -1,0 +1,154 @@
+"""The supervisor's loop with all its parts, but no jobs: what it does in moments that hardly ever come."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import os, signal, sqlite3, sys, time
+from multiprocessing import forkserver
+from cronium.common.config.load import load_config
+from cronium.common.crypto import Seal
+from cronium.common.logging import configure_logging
+from cronium.supervisor import loop as module
+from cronium.supervisor.backend.contract import ContractBackend
+from cronium.supervisor.backend.http import BackendSession
+from cronium.supervisor.backend.lanes import BackendLanes
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core.core import Core
+from cronium.supervisor.core.roles import FORKSERVER, MONITOR
+from cronium.supervisor.health import HealthReport
+from cronium.supervisor.journal import Journal
+from cronium.supervisor.loop import Loop, prepare_runtime_dir
+from cronium.supervisor.pool.descriptors import wait_readable
+from cronium.supervisor.pool.forks import Forks
+from cronium.supervisor.pool.settings import monitor_settings, worker_settings
+from cronium.supervisor.pool.staff import Forked, Staff
+from cronium.supervisor.serve import _rules
+
+PATIENCE_S = 60
+
+
+class Orders:
+    # Leave when `until` holds.
+    def __init__(self):
+        self.until, self.rounds = None, 0
+
+    def fileno(self):
+        return self.pipe[0]
+
+    pipe = os.pipe()
+
+    def events(self, busy, *, stuck=False):
+        self.rounds += 1
+        return []
+
+    def leave_now(self, now_s):
+        assert time.monotonic() < GIVE_UP_S
+        return self.until()
+
+
+def run(until):
+    orders.until, loop._leaving = until, False
+    loop.run()
+
+
+def who():
+    return {name: descriptor for descriptor, name in staff.descriptors().items()}
+
+
+if __name__ == "__main__":
+    GIVE_UP_S = time.monotonic() + PATIENCE_S
+    configure_logging("loop", "info", "console")
+    config = load_config(None, os.environ, standalone=True).config
+    config.state_dir.mkdir()
+    prepare_runtime_dir(config.runtime_dir)
+    forks = Forks(config.runtime_dir)
+    monitor = Forked("cronium.supervisor.monitor.main", lambda: monitor_settings(config))
+    staff = Staff(forks, worker_settings(config, "loop-test"), {MONITOR: monitor})
+    core = Core(_rules(config, "loop-test"), 1, staff.roles)
+    journal = Journal(config.state_dir / "journal.db", Seal(b"k" * 32))
+    session = BackendSession("http://127.0.0.1:9", "token", "loop-test", 1.0)
+    lanes = BackendLanes(lambda: ContractBackend(session, "loop-test", ()))
+    orders = Orders()
+    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, HealthReport("loop-test"), 0.1)
+    run(lambda: MONITOR in who() and any(worker.idle() for worker in core.workers()))
+    scenario(globals())
+    loop.close()
+    print("fine", flush=True)
+"""
+
+TOGETHER = """
+def scenario(_):
+    # As after some deaths in a row the monitor is started again after a pause; the loop rests until that is over.
+    monitor = core._roles._roles[MONITOR]
+    monitor.young, monitor.started_s = 3, time.monotonic()
+    signal.pidfd_send_signal(who()[MONITOR], signal.SIGKILL)
+    run(lambda: not monitor.up)
+    assert not monitor.asked
+    name, descriptor = next((name, one) for name, one in who().items() if name.startswith("worker"))
+    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    assert wait_readable(descriptor, PATIENCE_S)
+    time.sleep(max(0.0, monitor.due_s - time.monotonic()) + 0.1)
+    assert loop._router.poll(PATIENCE_S * 1000)  # somebody beats: at that step the monitor is started
+    loop._deaths({descriptor: 1})
+    assert monitor.asked
+    assert name not in loop._watched.values()
+    loop._deaths(dict(loop._poller.poll(0)))
+    run(lambda: MONITOR in who())
+    forks.kill_forkserver()
+    assert wait_readable(who()[FORKSERVER], PATIENCE_S)
+    forkserver.ensure_running()  # which takes the status of the one that is dead
+    staff.signal(FORKSERVER, signal.SIGUSR2)
+    run(lambda: MONITOR in who() and FORKSERVER in who() and any(worker.idle() for worker in core.workers()))
+"""
+
+LOCKED = """
+def scenario(_):
+    module._TOLD_AGAIN_S = 1.0
+    other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    orders.rounds, orders.until, loop._leaving = 0, lambda: orders.rounds >= 4, False
+    assert not loop._committed(do.Step((do.PutPollKey("x"),), ()))
+    other.execute("ROLLBACK")
+    assert loop._committed(do.Step((do.PutPollKey("x"),), ()))
+"""
+
+
+def said(folder: Path, scenario: str) -> str:
+    """What a program with a whole loop in it writes; it has come to its end in good order."""
+    program = folder / "loop_program.py"
+    program.write_text(scenario + PROGRAM.replace("scenario(globals())", "scenario(None)"))
+    environ = {
+        **os.environ,
+        "CRONIUM_STATE_DIR": str(folder / "state"),
+        "CRONIUM_RUNTIME_DIR": str(folder / "run"),
+        "CRONIUM_DOCKER_HOST": f"unix://{folder}/no-engine.sock",
+        "CRONIUM_MAX_CONCURRENT": "2",
+        "CRONIUM_WORKERS_HEARTBEAT_INTERVAL": "100ms",
+    }
+    done = subprocess.run(
+        [sys.executable, program],
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (0, ["fine"]), done.stdout
+    return done.stdout
+
+
+def test_a_role_that_is_started_while_a_death_is_looked_at_does_no_harm(tmp_runtime_dir: Path) -> None:
+    """A message that is heard just then may have everybody watched anew, the dead one too."""
+    assert "role died" in said(tmp_runtime_dir, TOGETHER)
+
+
+def test_why_the_journal_cannot_be_written_is_told_again_while_it_lasts(tmp_runtime_dir: Path) -> None:
+    """Guards: what a full log has rotated away is told anew, and the reason is the true one."""
+    log = said(tmp_runtime_dir, LOCKED)
+    assert 2 <= log.count("everything waits: another program has locked the file; end that program") <= 4
