@@ -22,12 +22,13 @@ from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER, MONITOR
 from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
-from cronium.supervisor.loop import Loop, prepare_runtime_dir
+from cronium.supervisor.loop import Loop
 from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.forks import Forks
 from cronium.supervisor.pool.settings import monitor_settings, worker_settings
 from cronium.supervisor.pool.staff import Forked, Staff
 from cronium.supervisor.serve import _rules
+from cronium.supervisor.start import prepare_runtime_dir
 
 PATIENCE_S = 60
 

@@ -155,6 +155,16 @@ class World:
 
     def start(self) -> None:
         """Start the supervisor; it is ready when a worker is."""
+        self.launch()
+        assert self.process is not None
+        deadline = time.monotonic() + 60
+        while not self.roles("worker") or not self._images_are_known():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, "no worker within a minute"
+            time.sleep(0.02)
+
+    def launch(self) -> None:
+        """Start the supervisor and wait for nothing."""
         environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("CRONIUM_")},
             "CRONIUM_ID": self.installation,
@@ -169,11 +179,6 @@ class World:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self.command(), env=environ, stderr=log, start_new_session=True)
         self.started_with = environ
-        deadline = time.monotonic() + 60
-        while not self.roles("worker") or not self._images_are_known():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, "no worker within a minute"
-            time.sleep(0.02)
 
     def command(self) -> list[str]:
         """What `start` starts."""

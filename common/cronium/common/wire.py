@@ -55,6 +55,13 @@ def unpack(frame: bytes) -> Message:
     return typing.cast("Message", _decoder(cls)(parts[2:]))
 
 
+def build_codecs() -> None:
+    """Build the codecs of all messages now: before a fork, for all that are forked; each would take its first message longer."""
+    for cls in MESSAGES.values():
+        _encoder(cls)
+        _decoder(cls)
+
+
 @cache
 def _numbers() -> Mapping[Any, int]:
     return {cls: number for number, cls in MESSAGES.items()}
@@ -62,7 +69,8 @@ def _numbers() -> Mapping[Any, int]:
 
 @cache
 def _encoder(cls: Any) -> _Codec:
-    codecs = [(f.name, _encode(typing.get_type_hints(cls)[f.name])) for f in dataclasses.fields(cls)]
+    hints = typing.get_type_hints(cls)
+    codecs = [(f.name, _encode(hints[f.name])) for f in dataclasses.fields(cls)]
 
     def encode(value: Any) -> list[Any]:
         return [codec(getattr(value, name)) if codec else getattr(value, name) for name, codec in codecs]

@@ -8,7 +8,6 @@ step waits.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sqlite3
 import time
@@ -310,12 +309,3 @@ def _log_order(order: OrderWithJob) -> None:
 
 def _now() -> on.Now:
     return on.Now(time.monotonic(), time.time_ns() // 1_000_000)
-
-
-def prepare_runtime_dir(path: Path) -> None:
-    """Make the sockets' directory, for its owner only. Raises PermissionError when it belongs to somebody else."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = path.stat()
-    if found.st_uid != os.geteuid():
-        raise PermissionError(f"runtimeDir {path} belongs to user {found.st_uid}: name another one (CRONIUM_RUNTIME_DIR)")
-    path.chmod(0o700)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import gc
 
-from cronium.supervisor.monitor import main as monitor
-from cronium.supervisor.streamer import main as streamer
+gc.disable()  # as in the workers' preload
 
-gc.collect()
+from cronium.supervisor.monitor import main as monitor  # noqa: E402
+from cronium.supervisor.streamer import main as streamer  # noqa: E402
+
 gc.freeze()
+gc.enable()
 
 __all__ = ["monitor", "streamer"]

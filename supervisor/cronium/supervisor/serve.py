@@ -9,8 +9,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,11 +17,8 @@ import structlog
 
 from cronium.common import VERSION
 from cronium.common.config.model import Config
-from cronium.common.crypto import KEY_VARIABLE, OLD_KEYS_VARIABLE, load_seal
-from cronium.common.errors import CroniumError
+from cronium.common.crypto import KEY_VARIABLE, OLD_KEYS_VARIABLE
 from cronium.common.ids import installation_id
-from cronium.common.locks import lock
-from cronium.common.process import dump_on_request, set_title
 from cronium.supervisor.backend.contract import ContractBackend
 from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.backend.lanes import BackendLanes
@@ -32,24 +28,18 @@ from cronium.supervisor.core.roles import MONITOR, QUEUE, STREAMER
 from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
-from cronium.supervisor.loop import Loop, prepare_runtime_dir
-from cronium.supervisor.pool.descriptors import needed, raise_limit, wait_readable
-from cronium.supervisor.pool.forks import Forks
+from cronium.supervisor.loop import Loop
+from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.settings import heartbeat_s, monitor_settings, worker_settings
 from cronium.supervisor.pool.staff import Forked, Staff
+from cronium.supervisor.start import Ready, StartError
 from cronium.supervisor.stop import StopOrders
 from cronium.supervisor.streamer.settings import StreamerSettings
 
-TOKEN_VARIABLES = ("CRONIUM_SERVICE_TOKEN", "CRONIUM_API_TOKEN")
 QUEUE_DIR = "standalone"
 _QUEUE_START_S = 20.0
-_LOCK_S = 2.0  # who only looks whether somebody has the folder holds its lock for a moment
 _log = structlog.get_logger()
-
-
-class StartError(CroniumError):
-    """The supervisor cannot start; the text says what, where and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,52 +55,41 @@ class Backend:
         return f"Backend({self.http_url!r}, {self.websocket_url!r})"
 
 
-def serve(config: Config, *, standalone: bool, tell: Callable[[str], None]) -> int:
+def serve(config: Config, ready: Ready, *, standalone: bool, tell: Callable[[str], None]) -> int:
     """Run until stopped; the exit code: 0, or 70 when the restart intensity was exceeded.
 
     `tell` shows a line to a person in front of a terminal. Raises CroniumError when it cannot start.
     """
-    set_title("supervisor")
-    dump_on_request()
-    _check_descriptors(config, raise_limit())
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    prepare_runtime_dir(config.runtime_dir)
-    with _only_one(config.state_dir):
-        seal = load_seal(config.state_dir, os.environ)
-        for name in TOKEN_VARIABLES:
-            os.environ.pop(name, None)  # before anything is forked: a worker must not hold it, nor what opens what we store
-        keys = {name: os.environ.pop(name) for name in (KEY_VARIABLE, OLD_KEYS_VARIABLE) if name in os.environ}
-        orders = StopOrders(config.jobs.on_stop, tell)
-        orders.install()
-        forks = Forks(config.runtime_dir)  # at once: it loads what it needs beside us
-        installation = config.id or installation_id(config.state_dir)
-        journal = Journal(config.state_dir / "journal.db", seal)
-        memory = journal.load()
-        backend = start_queue(config, keys, tell) if standalone else _configured(config)
-        staff = Staff(
-            forks,
-            worker_settings(config, installation),
-            {
-                STREAMER: Forked(
-                    "cronium.supervisor.streamer.main", lambda: _streamer_settings(config, backend, installation, keys)
-                ),
-                MONITOR: Forked("cronium.supervisor.monitor.main", lambda: monitor_settings(config)),
-            },
-            backend.queue,
-        )
-        core = Core(_rules(config, installation), secrets.randbits(64), staff.roles)
-        core.restore(memory.records, memory.ended, memory.poll_key)
-        lanes = BackendLanes(lambda: _speaker(config, backend, installation))
-        health = HealthReport(installation)
-        loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, health, heartbeat_s(config))
-        _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
-        tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
-        try:
-            return loop.run()
-        finally:
-            loop.close()
-            _remove_sockets(config.runtime_dir)
-            _log.info("supervisor stopped")
+    orders = StopOrders(config.jobs.on_stop, tell)
+    orders.install()
+    installation = config.id or installation_id(config.state_dir)
+    journal = Journal(config.state_dir / "journal.db", ready.seal)
+    memory = journal.load()
+    backend = start_queue(config, ready.keys, tell) if standalone else _configured(config)
+    staff = Staff(
+        ready.forks,
+        worker_settings(config, installation),
+        {
+            STREAMER: Forked(
+                "cronium.supervisor.streamer.main", lambda: _streamer_settings(config, backend, installation, ready.keys)
+            ),
+            MONITOR: Forked("cronium.supervisor.monitor.main", lambda: monitor_settings(config)),
+        },
+        backend.queue,
+    )
+    core = Core(_rules(config, installation), secrets.randbits(64), staff.roles)
+    core.restore(memory.records, memory.ended, memory.poll_key)
+    lanes = BackendLanes(lambda: _speaker(config, backend, installation))
+    health = HealthReport(installation)
+    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, health, heartbeat_s(config))
+    _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
+    tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
+    try:
+        return loop.run()
+    finally:
+        loop.close()
+        _remove_sockets(config.runtime_dir)
+        _log.info("supervisor stopped")
 
 
 def start_queue(config: Config, keys: dict[str, str], tell: Callable[[str], None]) -> Backend:
@@ -213,36 +192,6 @@ def _streamer_settings(config: Config, backend: Backend, installation: str, keys
         old_keys=keys.get(OLD_KEYS_VARIABLE, ""),
     ).with_logging(config.logging)
     return asdict(replace(settings, websocket_url=backend.websocket_url))
-
-
-def _check_descriptors(config: Config, limit: int) -> None:
-    """Raises StartError when more workers are wanted than this process can have descriptors for."""
-    wanted = needed(config.jobs.max_concurrent + config.workers.spare)
-    if limit < wanted:
-        raise StartError(
-            f"jobs.maxConcurrent ({config.jobs.max_concurrent}) and workers.spare ({config.workers.spare}) need up to {wanted} "
-            f"open files, and this process may have {limit}: raise its hard limit ('ulimit -Hn' shows it; LimitNOFILE= of "
-            "systemd, --ulimit nofile= of Docker), or lower jobs.maxConcurrent (CRONIUM_MAX_CONCURRENT)"
-        )
-
-
-@contextmanager
-def _only_one(state_dir: Path) -> Iterator[None]:
-    """Hold the state folder's lock: the kernel gives it back when we die, so having it means that the last one is gone.
-
-    Its text is our pid, for whoever has something to tell us (`cronium-supervisor drain`).
-    """
-    with (state_dir / "lock").open("a") as file:  # not "w": that would cut the text of whoever holds it
-        try:
-            lock(file.fileno(), _LOCK_S)
-        except TimeoutError:
-            raise StartError(
-                f"another supervisor uses the state folder {state_dir}: stop it, or name another folder (CRONIUM_STATE_DIR)"
-            ) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
 
 
 def _remove_sockets(runtime_dir: Path) -> None:

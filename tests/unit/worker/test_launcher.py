@@ -118,7 +118,9 @@ LINES = {
     b"started 12 3456 4a8c": Started(12, 3456, "4a8c"),
     b"started - - -": Started(None, None, None),
     b"ended 137 deadline": Ended(137, "deadline"),
-    b"usage 1 2 - 4 5": Usage(1, 2, None, 4, 5),
+    b"usage 1 2 - 4 5": Usage(1, 2, None, 4, 5),  # of a launcher older than this one
+    b"usage 1 2 - 4 5 6": Usage(1, 2, None, 4, 5, 6),
+    b"usage 1 2 - 4 5 -": Usage(1, 2, None, 4, 5, None),
     b"output_lost stderr disk_full read_1+0": OutputLost("stderr", "disk_full", "read_1+0"),
     b"results 10240": Results(10240),
     b"results_too_large 99": Results(99, too_large=True),
@@ -167,6 +169,7 @@ _MEANINGLESS = (
     b"drained 1",
     b"started x 1 b",
     b"usage 1 2 3 4",
+    b"usage 1 2 3 4 5 6 7",
     b"output_lost stdin x -",
     b"\xff\xfe",
 )

@@ -233,13 +233,18 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What the place as a whole has used; None where unknown. `pids_hits`: how often its process limit said no."""
+    """What the place as a whole has used; None where unknown.
+
+    `pids_hits`: how often its process limit said no. `oom_kills`: how many of its processes the kernel ended for want of memory
+    (`oom_kill` of memory.events, or of memory.oom_control since Linux 4.13).
+    """
 
     peak_memory_bytes: int | None
     cpu_usec: int | None
     rx_bytes: int | None
     tx_bytes: int | None
     pids_hits: int | None
+    oom_kills: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,8 +333,8 @@ def parse_state_line(line: bytes) -> StateEvent | None:
                 return Started(_number(pid), _number(start_ticks), None if boot_id == "-" else boot_id)
             case ["ended", code, ("exit" | "deadline" | "cancel") as why]:
                 return Ended(_exit_code(code), why)
-            case ["usage", peak, cpu, rx, tx, pids]:
-                return Usage(*(_number(word) for word in (peak, cpu, rx, tx, pids)))
+            case ["usage", peak, cpu, rx, tx, pids, *oom] if len(oom) <= 1:  # a place older than we are may not say the last
+                return Usage(*(_number(word) for word in (peak, cpu, rx, tx, pids, *oom)))
             case ["segment", ("stdout" | "stderr") as stream, offset]:
                 return Segment(stream, _offset(offset))
             case ["output_lost", ("stdout" | "stderr") as stream, reason, *detail]:

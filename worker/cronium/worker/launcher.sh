@@ -23,7 +23,8 @@
 #
 # Lines of `state`, one write each: started PID START_TICKS BOOT_ID | ended CODE exit|deadline|cancel |
 #        segment STREAM OFFSET | output_lost STREAM REASON DETAIL | results SIZE | results_too_large SIZE | results_failed DETAIL |
-#        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS | drained STDOUT_SIZE STDERR_SIZE (last) | failed REASON DETAIL (not started)
+#        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS OOM_KILLS | drained STDOUT_SIZE STDERR_SIZE (last) |
+#        failed REASON DETAIL (not started)
 #
 # Exit code: the script's; 125 when it could not be started (126, 127: its interpreter), 143 when told to go before a job came.
 #
@@ -565,12 +566,14 @@ look_up() {
 }
 # The place's control group, version 2 or 1. A server's own figures are not the job's.
 say_usage() {
-    memory=- cpu=- rx=- tx=- pids=-
+    memory=- cpu=- rx=- tx=- pids=- oom=-
     if [ -z "$token" ]; then
         group=/sys/fs/cgroup
         if [ -e $group/cgroup.controllers ]; then
             look_up $group/memory.peak
             memory=$value
+            look_up $group/memory.events oom_kill
+            oom=$value
             look_up $group/cpu.stat usage_usec
             cpu=$value
             look_up $group/pids.events max
@@ -578,6 +581,8 @@ say_usage() {
         else
             look_up $group/memory/memory.max_usage_in_bytes
             memory=$value
+            look_up $group/memory/memory.oom_control oom_kill
+            oom=$value
             look_up $group/cpuacct/cpuacct.usage
             [ "$value" = - ] || cpu=$((value / 1000))
             look_up $group/pids/pids.events max
@@ -589,7 +594,7 @@ say_usage() {
             rx=$((rx + received)) tx=$((tx + sent))
         done </proc/net/dev
     fi
-    say "usage $memory $cpu $rx $tx $pids"
+    say "usage $memory $cpu $rx $tx $pids $oom"
 }
 say_usage
 

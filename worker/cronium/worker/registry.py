@@ -31,6 +31,7 @@ class Executors:
         self._settings = settings
         self._tell = tell
         self._made: dict[str, Executor] = {}
+        self._residents: tuple[Resident, ...] = ()
 
     def for_job(self, job: Job) -> Executor:
         """The executor of a job's target. Raises ExecutionError (`unsupported`) when this version has none."""
@@ -49,26 +50,25 @@ class Executors:
 
     def tend(self, now_s: float) -> float:
         """Let those that keep something look after it; when (monotonic) to come again."""
-        return min((resident.tend(now_s) for resident in self._residents()), default=math.inf)
+        return min((resident.tend(now_s) for resident in self._residents), default=math.inf)
 
     def descriptors(self) -> tuple[int, ...]:
         """Readable when `tend` has something to do."""
-        return tuple(descriptor for resident in self._residents() for descriptor in resident.descriptors())
+        return tuple(descriptor for resident in self._residents for descriptor in resident.descriptors())
 
     def hear(self, message: Message) -> None:
         """An order for whoever keeps what it is about."""
-        for resident in self._residents():
+        for resident in self._residents:
             resident.hear(message)
 
     def close(self) -> None:
         """Let go of what is kept."""
-        for resident in self._residents():
+        for resident in self._residents:
             resident.close()
-
-    def _residents(self) -> tuple[Resident, ...]:
-        return tuple(executor for executor in self._made.values() if isinstance(executor, Resident))
 
     def _get(self, target: str) -> Executor:
         if target not in self._made:
-            self._made[target] = EXECUTORS[target](self._settings, self._tell)
+            self._made[target] = made = EXECUTORS[target](self._settings, self._tell)
+            if isinstance(made, Resident):  # a slow question: it is asked once
+                self._residents = (*self._residents, made)
         return self._made[target]

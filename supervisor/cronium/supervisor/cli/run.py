@@ -19,14 +19,14 @@ def run_command(config: ConfigOption = None, standalone: StandaloneOption = Fals
     """
     from cronium.common.errors import CroniumError
     from cronium.common.logging import configure_logging
-    from cronium.supervisor.serve import serve
+    from cronium.supervisor.start import start
 
     loaded = load_or_exit(config, standalone=standalone)
     own = loaded.config.monitoring.logging
     configure_logging("supervisor", own.level, own.format)
     console = Console(stderr=True)
     try:
-        code = serve(loaded.config, standalone=standalone, tell=lambda line: console.print(Text(line), soft_wrap=True))
+        code = start(loaded.config, standalone=standalone, tell=lambda line: console.print(Text(line), soft_wrap=True))
     except (CroniumError, OSError) as error:
         fail(f"cronium-supervisor cannot run: {error}")
     raise typer.Exit(code)

@@ -77,11 +77,13 @@ def test_our_own_verdict_comes_first() -> None:
 
 
 def test_out_of_memory_is_known_even_when_the_engine_slept_through_it() -> None:
-    """The place's own figure tells; but only then, for files in memory count too."""
-    state = STARTED + b"ended 137 exit\nusage %d 1 1 1 0\n" % (64 * MIB)
-    assert ending(state, fate(137), engine_was_away=True)[2] == "oom"
-    assert ending(state, None, engine_was_away=True) == ("failed", 137, "oom")
-    assert ending(state, fate(137))[2] == "signal"
+    """The kernel's count in the place tells; a peak at the limit does not, for files in memory count too."""
+    state = STARTED + b"ended 137 exit\nusage %d 1 1 1 0 " % (64 * MIB)
+    assert ending(state + b"1\n", fate(137))[2] == "oom"
+    assert ending(state + b"1\n", None) == ("failed", 137, "oom")
+    assert ending(state + b"0\n", fate(137))[2] == "signal"
+    assert ending(state + b"-\n", fate(137))[2] == "signal"
+    assert ending(STARTED + b"ended 0 exit\nusage 1 1 1 1 0 1\n", fate(0))[0] == "completed"
 
 
 def test_the_launcher_has_the_last_word_on_the_exit_code() -> None:

@@ -25,7 +25,6 @@ def conclude(execution: Execution) -> Iterator[Update]:
             verdict=execution.verdict,
             cancelled=execution.control.cancelled() > 0,
             overdue=execution.overdue,
-            engine_was_away=execution.engine_was_away,
             said=execution.said.decode("utf-8", "replace").strip(),
         )
     )

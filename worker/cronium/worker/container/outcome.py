@@ -6,7 +6,6 @@ outside. Either may be missing.
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 
 from cronium.common.config.units import format_size
@@ -17,16 +16,12 @@ from cronium.worker.container.limits import Plan
 from cronium.worker.judgement import Ending, launch_failure, overtime, script_failure, with_details
 from cronium.worker.story import Story
 
-_KILLED = 128 + signal.SIGKILL
-_AT_THE_LIMIT = 0.98  # a peak so near to the memory limit touched it
-
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """All that is known. `fate`: the container after its end; None when it has vanished or the engine never told.
 
-    `verdict`: why we ended it ourselves. `engine_was_away`: it may have missed an out-of-memory event. `said`: the launcher's own
-    stderr.
+    `verdict`: why we ended it ourselves. `said`: the launcher's own stderr.
     """
 
     plan: Plan
@@ -35,7 +30,6 @@ class Facts:
     verdict: ExecutionError | None = None
     cancelled: bool = False
     overdue: bool = False
-    engine_was_away: bool = False
     said: str = ""
 
 
@@ -113,14 +107,12 @@ def _script_failure(facts: Facts, code: int) -> ExecutionError:
 
 
 def _out_of_memory(facts: Facts, code: int | None) -> bool:
+    """By the engine's word, or the kernel's own count in the place: the engine may have been away, or hear of it too late."""
     if not code:
         return False
     if facts.fate is not None and facts.fate.oom_killed:
         return True
-    usage = facts.story.usage
-    peak = usage.peak_memory_bytes if usage is not None else None
-    near = peak is not None and peak >= facts.plan.limits.memory_bytes * _AT_THE_LIMIT
-    return facts.engine_was_away and code == _KILLED and near
+    return facts.story.usage is not None and bool(facts.story.usage.oom_kills)
 
 
 def _launch_error(facts: Facts) -> ExecutionError:

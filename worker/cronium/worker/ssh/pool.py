@@ -33,6 +33,7 @@ _SAY_AGAIN_S = 10.0  # what was said of the connections may have been lost with 
 _LOOK_S = 1.0
 _CHANNELS = 2  # that a job needs: without the second its script would run, and nobody hear how it ends
 _MOST_BYTES = 1024 * 1024
+_SLOT_LATER_S = 1.0  # after a connection that a job waits for: first that job, then a launcher for the next
 _SLOT_AGAIN_S = 30.0  # after a slot that could not be made
 _SLOT_AGE_S = 45.0  # then another launcher waits: where a server does not notice that we are gone, nothing stays for a minute
 _SLOT_SLACK_S = 15.0  # a launcher waits longer than we count on it
@@ -144,7 +145,10 @@ class Pool:
         """It is there: keep it."""
         self._drop(server.key)
         now_s = time.monotonic()
-        self._kept[server.key] = kept = _Kept(server, connection, used, idle_since_s=now_s, checked_s=now_s)
+        slot_after_s = now_s + _SLOT_LATER_S if used else now_s
+        self._kept[server.key] = kept = _Kept(
+            server, connection, used, idle_since_s=now_s, checked_s=now_s, slot_after_s=slot_after_s
+        )
         if orphans := self._orphans.pop(server.key, None):  # the server may not have noticed that nobody feeds them any more
             command = discard_command(self._settings.ssh.execution.temp_dir, orphans)
             kept.cleaning.send(lambda: connection.run(command, _CLEAN_S, max_bytes=_MOST_BYTES))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cronium.supervisor.pool.descriptors import needed, wait_readable
-from cronium.supervisor.serve import StartError, _only_one
+from cronium.supervisor.start import StartError, _only_one
 
 _RAISES = """
 import resource
