@@ -1,8 +1,9 @@
 """Which ready job goes to which worker, and why the others wait. Pure; part of the core.
 
-In order: what already has a place (a job that was never parked first: only a worker can say until when it may wait), then by
-priority, then by arrival. A job that cannot go holds up nobody behind it, but keeps its room on full servers from those. A job
-in a container goes to the worker with the fewest connections; one on servers to the one with the most of its own.
+In order: what already has a place (a job that was never parked first: only a worker can say until when it may wait; then one on
+servers, for its way is longer), then by priority, then by arrival. A job that cannot go holds up nobody behind it, but keeps its
+room on full servers from those. A job in a container goes to the worker with the fewest connections; one on servers to the one
+with the most of its own.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Dispatching:
             return made
         idle = [worker.name for worker in self.crew if worker.idle()]
         running = self.crew.busy()
-        for record in sorted(ready, key=lambda r: (r.place is None, r.parked is not None, -r.priority, r.received_ms)):
+        for record in sorted(ready, key=_rank):
             may_start = bool(idle) and (running < self.rules.max_concurrent or _is_running(record))
             worker = self._server_worker(record, idle, now, made, may_start=may_start) if record.servers else None
             if not record.servers and may_start:
@@ -165,6 +166,11 @@ class Dispatching:
             worker = min(idle, key=lambda name: len(self.servers.held(name)))
             self.servers.warms(worker, key, now)
             self.draft.actions.append(do.WarmUpAt(worker, record.job_id))
+
+
+def _rank(record: JobRecord) -> tuple[bool, bool, bool, int, int]:
+    placed = record.place is not None
+    return (not placed, record.parked is not None, placed and not record.servers, -record.priority, record.received_ms)
 
 
 def _is_running(record: JobRecord) -> bool:
