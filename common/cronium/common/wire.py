@@ -57,7 +57,7 @@ def unpack(frame: bytes) -> Message:
 
 def build_codecs() -> None:
     """Build the codecs of all messages now: before a fork, for all that are forked; each would take its first message longer."""
-    for cls in MESSAGES.values():
+    for cls in _numbers():
         _encoder(cls)
         _decoder(cls)
 
