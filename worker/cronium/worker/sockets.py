@@ -58,7 +58,7 @@ class Sockets:
         self._positions.setsockopt(zmq.SUBSCRIBE, WELCOME)
         for socket, name in ((self._supervisor, SUPERVISOR), (self._output, OUTPUT), (self._positions, POSITIONS)):
             socket.setsockopt(zmq.RECONNECT_IVL, 10)
-            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 100)
+            socket.setsockopt(zmq.RECONNECT_IVL_MAX, 25)  # a socket in the file system: to look costs some 20 us
             socket.connect(endpoint(settings.runtime_dir, name))
         self._poller = zmq.Poller()
         self._poller.register(self._supervisor, zmq.POLLIN)
