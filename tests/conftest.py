@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -21,6 +22,11 @@ from cronium.worker.container.spec import LABEL_INSTALLATION
 ROOT = Path(__file__).resolve().parent.parent
 _ENGINE_TIMEOUT_S = 900
 _CALL_TIMEOUT_S = 120
+
+
+def pytest_configure() -> None:
+    """A shell that starts the tests in the background has Ctrl-C ignored, also by what they start; some send it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
