@@ -25,11 +25,12 @@ import psutil
 import pytest
 
 from cronium.common.job import Job, parse_job
-from cronium.common.messages import Connected, ReleaseConnections, WarmUp
+from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, WarmUp
 from cronium.common.servers import servers_of
 from cronium.worker.executor import Gap, Parked, Progress
 from cronium.worker.executor import Told as SystemLine
 from cronium.worker.ssh.commands import RemotePlace
+from cronium.worker.ssh.dial_places import place_to_dial
 from cronium.worker.ssh.session import opened
 from peers.container_world import LoopControl, Told
 from peers.ssh_attempt import SshWorld, later
@@ -775,3 +776,16 @@ def test_a_silent_job_costs_no_cpu(world: SshWorld) -> None:
     thread.join()
     print(f"CPU during a silent job: {used[0]:.1%} of a core")
     assert used[0] < 0.2
+
+
+def test_a_wait_for_our_own_place_to_dial_is_no_failure_of_the_server(servers: Servers, tmp_path: Path) -> None:
+    """Its breaker counts failures: a burst at a server whose logins are slow must not open it."""
+    world = SshWorld(servers, tmp_path, connection_pool={"max_dials": 1, "connect_timeout": 1})
+    job = world.job("true")
+    (server,) = servers_of(job)
+    with place_to_dial(world.settings.runtime_dir, server.address, 1, time.monotonic()):
+        told = world.attempt(job, world.place())
+    assert isinstance(told.updates[-1], Parked)
+    assert "raise ssh.connectionPool.maxDials" in told.updates[-1].error.message
+    assert not [message for message in world.told if isinstance(message, ServerSeen)]
+    world.close()

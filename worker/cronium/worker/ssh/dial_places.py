@@ -21,11 +21,15 @@ from cronium.common.servers import Address
 _PAUSE_S: Final = (0.01, 0.03)
 
 
+class NoPlaceError(ExecutionError):
+    """None of our places was free in time, which says nothing of the server."""
+
+
 @contextmanager
 def place_to_dial(folder: Path, address: Address, places: int, deadline_s: float) -> Iterator[None]:
     """Hold one of the places for this host and port. Blocking, until `deadline_s` (monotonic).
 
-    Raises ExecutionError: UNREACHABLE when none was free in time, INTERNAL when the folder cannot be used.
+    Raises NoPlaceError (UNREACHABLE) when none was free in time, ExecutionError(INTERNAL) when the folder cannot be used.
     """
     name = hashlib.sha256(f"{address.host}:{address.port}".encode()).hexdigest()[:16]
     while True:
@@ -39,7 +43,7 @@ def place_to_dial(folder: Path, address: Address, places: int, deadline_s: float
                 os.close(descriptor)
         pause_s = random.uniform(*_PAUSE_S)  # noqa: S311 - so that not all come back at once
         if time.monotonic() + pause_s > deadline_s:
-            raise ExecutionError(
+            raise NoPlaceError(
                 Reason.UNREACHABLE,
                 f"{address}: {places} others of ours log in to it at the same moment, and none was done in time: see what it does"
                 " with them, or raise ssh.connectionPool.maxDials",

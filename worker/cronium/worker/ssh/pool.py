@@ -24,6 +24,7 @@ from cronium.worker.errand import Errand
 from cronium.worker.ssh.commands import RemotePlace, discard_command
 from cronium.worker.ssh.connection import Connection, Finished
 from cronium.worker.ssh.dial import DialSettings, dial
+from cronium.worker.ssh.dial_places import NoPlaceError
 from cronium.worker.ssh.keys import load_identity
 from cronium.worker.ssh.known_hosts import KnownHosts
 from cronium.worker.ssh.session import Session, opened
@@ -157,7 +158,9 @@ class Pool:
         self.announce()
 
     def not_reached(self, server: Server, error: ExecutionError) -> None:
-        """It is not there; or it does not let us in, which says that it lives."""
+        """It is not there; or it does not let us in, which says that it lives; or we have not tried, which says nothing."""
+        if isinstance(error, NoPlaceError):
+            return
         out_of_reach = error.reason in _OUT_OF_REACH
         self._tell(ServerSeen(self._settings.worker, server.key, not out_of_reach, error.message if out_of_reach else ""))
 
