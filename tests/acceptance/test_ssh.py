@@ -6,12 +6,12 @@ import statistics
 import threading
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from peers.netns import Namespace
-from peers.ssh_world import Servers
+from peers.ssh_world import USER, Servers
 from peers.sshd import Sshd
 from peers.world import Done, World
 
@@ -184,6 +184,35 @@ def test_one_dead_server_of_five_does_not_slow_the_others(docker_endpoint: str) 
         servers.wait_until_tidy()
 
 
+@pytest.mark.timeout(200)
+def test_one_of_five_that_swallows_what_is_sent_to_it_does_not_slow_the_others(docker_endpoint: str) -> None:
+    """Each login there hangs for connectTimeout; until its breaker opens, it does not get every worker."""
+    environ = {
+        "CRONIUM_SSH_CIRCUIT_BREAKER_FAILURE_THRESHOLD": "3",
+        "CRONIUM_SSH_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "3s",
+        "CRONIUM_SSH_CONNECTION_POOL_CONNECT_TIMEOUT": "6s",
+    }
+    with (
+        Namespace() as network,
+        Servers(given=[*(Sshd(user=USER) for _ in range(4)), Sshd(address=network.address, prefix=network.prefix)]) as servers,
+        World(docker_endpoint, environ=servers.environ(**environ), wait_for_images=False) as world,
+    ):
+        _median_at_once_s(world, servers, (0, 1, 2, 3))
+        well = _median_at_once_s(world, servers, (0, 1, 2, 3))
+        network.swallow()
+        waiting = [world.submit("echo back", target=servers.target(4)) for _ in range(8)]
+        _until(lambda: any(network.address in line for line in _audited(world)), "a worker is on its way to it")
+        beside = _median_at_once_s(world, servers, (0, 1, 2, 3))
+        print(f"median of the four: {well * 1000:.0f} ms, {beside * 1000:.0f} ms beside one that swallows")
+        assert beside < 3 * well + 0.2
+        assert '"server is left alone"' not in world.log.read_text(), "measured too late"
+        _until(lambda: '"server is left alone"' in world.log.read_text(), "its breaker opens")
+        network.up()
+        for job in waiting:
+            assert world.done(job, timeout_s=60).stdout == ["back"]
+        servers.wait_until_tidy()
+
+
 class _Watch(threading.Thread):
     """Looks how many connections each server has."""
 
@@ -218,3 +247,25 @@ def _median_s(world: World, servers: Servers, numbers: tuple[int, ...]) -> float
             world.backend.wait(world.submit("echo hi", target=servers.target(number)), 60)
             times.append(time.monotonic() - started_s)
     return statistics.median(times)
+
+
+def _median_at_once_s(world: World, servers: Servers, numbers: tuple[int, ...]) -> float:
+    """Of jobs that all come at the same time."""
+    started_s = time.monotonic()
+    jobs = [world.submit("echo hi", target=servers.target(number)) for number in numbers]
+    times = []
+    for job in jobs:
+        world.backend.wait(job, 60)
+        times.append(time.monotonic() - started_s)
+    return statistics.median(times)
+
+
+def _audited(world: World) -> list[str]:
+    return [line for path in (world.state / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
+
+
+def _until(so: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 60
+    while not so():
+        assert time.monotonic() < deadline_s, f"not in time: {what}"
+        time.sleep(0.05)

@@ -8,6 +8,8 @@ import subprocess
 from types import TracebackType
 from typing import Self
 
+_NOBODY = "02:00:00:00:00:01"  # an Ethernet address that no end of the cable has
+
 
 class Namespace:
     """`address` is the other end's, in the namespace; `prefix` starts a program there. Use as a context manager."""
@@ -45,8 +47,14 @@ class Namespace:
         """Nothing comes through, in either direction, and nobody is told."""
         _ip("-n", self.name, "link", "set", self._theirs, "down")
 
+    def swallow(self) -> None:
+        """What we send arrives nowhere, as behind a firewall that drops it: no kernel notices, and a connect hangs."""
+        _ip("neigh", "replace", self.address, "lladdr", _NOBODY, "nud", "permanent", "dev", self._ours)
+
     def up(self) -> None:
         """It works again."""
+        forget = ("ip", "neigh", "del", self.address, "dev", self._ours)
+        subprocess.run(forget, check=False, stderr=subprocess.DEVNULL, timeout=20)
         _ip("link", "set", self._ours, "up")
         _ip("-n", self.name, "link", "set", self._theirs, "up")
 

@@ -32,7 +32,7 @@ class _Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why nobody is to log in to a server now. `open`: it is left alone, else somebody is trying it."""
+    """Why nobody (more) is to log in to a server now. `open`: it is left alone, else somebody is trying it."""
 
     reason: str
     open: bool
@@ -115,6 +115,16 @@ class Breakers:
             if breaker is not None and (breaker.half_open or breaker.open_until_s is not None):
                 return False
         return True
+
+    def is_failing(self, host: str) -> bool:
+        """Whether nobody got there at the last try, and nothing holds the next one back."""
+        breaker = self._breakers.get(host)
+        return breaker is not None and not breaker.half_open and breaker.open_until_s is None
+
+    def is_on_trial(self, host: str) -> bool:
+        """Whether it was left alone, and one may try it."""
+        breaker = self._breakers.get(host)
+        return breaker is not None and breaker.half_open
 
     def next_due_s(self) -> float:
         """When (monotonic) the next is to be tried."""

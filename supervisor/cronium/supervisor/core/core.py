@@ -471,6 +471,7 @@ class Core:
 
     def _server_seen(self, event: on.ServerSeen, now: on.Now) -> None:
         host = host_of(event.server)
+        self._servers.seen(event.worker, event.server)
         self._breakers.seen(host, reached=event.reached, reason=event.reason, now=now)
         if event.reached:
             self._parking.wake(host)

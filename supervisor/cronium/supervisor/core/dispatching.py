@@ -2,12 +2,13 @@
 
 In order: what already has a place (a job that was never parked first: only a worker can say until when it may wait; then one on
 servers, for its way is longer), then by priority, then by arrival. A job that cannot go holds up nobody behind it, but keeps its
-room on full servers from those. A job in a container goes to the worker with the fewest connections; one on servers to the one
-with the most of its own.
+room on full servers from those. Only a few at once are on their way to a server that may not answer, or every worker could hang
+there. A job in a container goes to the worker with the fewest connections; one on servers to the one with the most of its own.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -45,13 +46,16 @@ class Dispatching:
     breakers: Breakers
     parking: Parking
     _reserved: Counter[str] = field(default_factory=Counter)
-    _shut: dict[tuple[str, ...], Obstacle] = field(default_factory=dict)  # of this round: servers that are left alone
+    # Of this round: why the jobs on these servers wait, and how many may be on their way to a host at once.
+    _shut: dict[tuple[str, ...], Obstacle] = field(default_factory=dict)
+    _most: dict[str, float] = field(default_factory=dict)
 
     def choose(self, ready: Sequence[JobRecord], now: Now, *, more_follow: bool) -> Round:
         """One round. `more_follow`: more jobs are to be expected, so connections may be warmed up."""
         made = Round()
         self._reserved.clear()
         self._shut.clear()
+        self._most.clear()
         if not ready:
             return made
         idle = [worker.name for worker in self.crew if worker.idle()]
@@ -65,7 +69,7 @@ class Dispatching:
                 continue
             idle.remove(worker)
             running += 1
-            self.servers.begins(worker, record.servers)
+            self.servers.begins(worker, record.servers, now)
             slot = self.servers.take_slot(worker, record.servers) if record.place is None else None
             made.given.append((record, worker, slot))
         if more_follow and made.given:
@@ -75,26 +79,28 @@ class Dispatching:
     def cleaner(self, record: JobRecord, now: Now) -> str | None:
         """An idle worker that can get to this job's servers; it has the order from now on."""
         hosts = _hosts(record)
-        if self.breakers.obstacle(hosts) is not None:
-            return None
         idle = [worker.name for worker in self.crew if worker.idle()]
+        self._most.clear()
+        if self.breakers.obstacle(hosts) is not None or self._crowd(record, hosts, idle, now) is not None:
+            return None
         worker = self._best(record, idle)
         if worker is None and idle:
             self._make_room(record, idle, now)
         if worker is not None:
-            self.servers.begins(worker, record.servers)
+            self.servers.begins(worker, record.servers, now)
             self.breakers.begins(worker, hosts)
         return worker
 
     def _server_worker(self, record: JobRecord, idle: list[str], now: Now, made: Round, *, may_start: bool) -> str | None:
         if record.parked is not None and not self.parking.is_due(record.job_id, now):
             return None
-        obstacle = self._shut.get(record.servers)
+        running = _is_running(record)
+        obstacle = None if running else self._shut.get(record.servers)
         if obstacle is None:
             hosts = _hosts(record)
-            obstacle = self.breakers.obstacle(hosts)
+            obstacle = self.breakers.obstacle(hosts) or (None if running else self._crowd(record, hosts, idle, now))
         if obstacle is not None:
-            if obstacle.open:  # stays so until this round is over
+            if not running:  # stays so until this round is over
                 self._shut[record.servers] = obstacle
             made.waits[record.job_id] = obstacle.reason
             if self._has_waited_enough(record, obstacle, now):
@@ -112,6 +118,24 @@ class Dispatching:
             return None
         self.breakers.begins(worker, hosts)
         return worker
+
+    def _crowd(self, record: JobRecord, hosts: tuple[str, ...], idle: list[str], now: Now) -> Obstacle | None:
+        """Enough workers are on their way to one of its servers, of which nobody knows that it answers."""
+        for key, host in zip(record.servers, hosts, strict=True):
+            most = self._most.get(host)
+            if most is None:
+                most = self._most[host] = self._most_dials(host)
+            if self.servers.dialing(host, now) >= most and not any(self.servers.has(worker, key) for worker in idle):
+                return Obstacle(f"server {host} has not answered yet, and is being tried", open=False)
+        return None
+
+    def _most_dials(self, host: str) -> float:
+        """One after a failure, half of all before the first connection; then there is no such limit, and none for a trial."""
+        if self.breakers.is_failing(host):
+            return 1
+        if self.breakers.is_on_trial(host) or self.servers.is_known_to_work(host):
+            return math.inf
+        return max(1, self.rules.max_concurrent // 2)
 
     def _has_waited_enough(self, record: JobRecord, obstacle: Obstacle, now: Now) -> bool:
         """Only for jobs that were not started; what may be running on a server is waited for until its own end."""

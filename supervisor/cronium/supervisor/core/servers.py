@@ -13,20 +13,24 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from cronium.common.messages import Slot
+from cronium.common.servers import host_of
 from cronium.supervisor.core.events import Now
 from cronium.supervisor.core.rules import Rules
 
 _ASK_AGAIN_S = 10.0  # a worker to let go of a connection
-_WARM_SLACK_S = 5.0  # a worker takes its orders a little later than they are given
+_DIAL_SLACK_S = 5.0  # a worker takes its orders a little later than they are given
 _MOST_REMEMBERED = 1000  # servers that had a job lately
 
 
 @dataclass(slots=True)
 class _Links:
-    """One worker's. `spent`: slots that were given away and may still be said. `asked`: when to let go of which."""
+    """One worker's. `dialing`: connections that its order has it make, and until when (monotonic) it may be at it. `spent`: slots
+    that were given away and may still be said. `asked`: when to let go of which.
+    """
 
     said: frozenset[str] = frozenset()
     used: frozenset[str] = frozenset()
+    dialing: dict[str, float] = field(default_factory=dict)
     warming: dict[str, float] = field(default_factory=dict)
     slots: dict[str, str] = field(default_factory=dict)
     spent: set[str] = field(default_factory=set)
@@ -59,27 +63,35 @@ class Servers:
         links.spent &= mentioned
         links.slots = {slot.server: slot.place for slot in slots if slot.place not in links.spent}
         links.warming = {key: until_s for key, until_s in links.warming.items() if key not in links.said}
+        links.dialing = {key: until_s for key, until_s in links.dialing.items() if key not in links.said}
         links.asked = {key: at_s for key, at_s in links.asked.items() if key in links.said}
         self._in(worker, links)
 
-    def begins(self, worker: str, servers: tuple[str, ...]) -> None:
+    def seen(self, worker: str, server: str) -> None:
+        """It has tried to get there: it is not on its way any more."""
+        if worker in self._links:
+            self._links[worker].dialing.pop(server, None)
+
+    def begins(self, worker: str, servers: tuple[str, ...], now: Now) -> None:
         """It has an order that may need connections to these."""
         if servers:
             links = self._out(worker)
             links.used = frozenset(servers)
+            until_s = now.mono_s + self._rules.connect_s + _DIAL_SLACK_S
+            links.dialing = dict.fromkeys(links.used - links.said, until_s)
             self._in(worker, links)
 
     def ends(self, worker: str) -> None:
         """It has come back from its order."""
         if worker in self._links and self._links[worker].used:
             links = self._out(worker)
-            links.used = frozenset()
+            links.used, links.dialing = frozenset(), {}
             self._in(worker, links)
 
     def warms(self, worker: str, server: str, now: Now) -> None:
         """It was told to connect there."""
         links = self._out(worker)
-        links.warming[server] = now.mono_s + self._rules.connect_s + _WARM_SLACK_S
+        links.warming[server] = now.mono_s + self._rules.connect_s + _DIAL_SLACK_S
         self._in(worker, links)
 
     def gone(self, worker: str) -> None:
@@ -103,6 +115,19 @@ class Servers:
     def held(self, worker: str) -> frozenset[str]:
         """The servers that it may have a connection to."""
         return self._links.get(worker, _NONE).held()
+
+    def has(self, worker: str, server: str) -> bool:
+        """Whether it has said that it is connected there."""
+        return server in self._links.get(worker, _NONE).said
+
+    def is_known_to_work(self, host: str) -> bool:
+        """Whether any worker is connected there, whoever logs in."""
+        return any(host_of(key) == host for links in self._links.values() for key in links.said)
+
+    def dialing(self, host: str, now: Now) -> int:
+        """How many workers are held by an order until they have connected there."""
+        every = (links.dialing.items() for links in self._links.values() if links.dialing)
+        return sum(any(until_s > now.mono_s and host_of(key) == host for key, until_s in those) for those in every)
 
     def is_room(self, server: str) -> bool:
         """Whether there may be one connection more."""

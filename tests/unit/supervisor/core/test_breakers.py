@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cronium.supervisor.core import actions as do
+from cronium.supervisor.core import events as on
 from cronium.supervisor.core.breakers import Breakers
 from cronium.supervisor.core.events import Now
 from cronium.supervisor.core.state import JobState
@@ -161,3 +162,92 @@ def test_a_job_that_was_never_started_does_not_wait_for_ever() -> None:
     driver.tick(after_s=2)
     outcome = driver.ended["a"].outcome
     assert (outcome.status, outcome.error and outcome.error.reason) == ("failed", "unreachable")
+
+
+# --- before it is open -----------------------------------------------------------------------------------------------
+
+
+def crowd(count: int = 5) -> tuple[Driver, list[do.DispatchTo]]:
+    """So many jobs for a server that nobody is connected to, with room for five; those that were sent there."""
+    driver = Driver(max_concurrent=5, breaker_failures=5, connect_s=15.0)
+    driver.start_workers()
+    return driver, bring_all(driver, [f"web{number}" for number in range(count)], KEY)
+
+
+def bring_all(driver: Driver, job_ids: list[str], *servers: str) -> list[do.DispatchTo]:
+    """So many at once; what was sent to workers then."""
+    sent = []
+    if driver.poll_key is None:
+        driver.tick()
+    driver.deliver(*job_ids, servers=servers)
+    for acknowledge in driver.wanted(do.Acknowledge):
+        driver.take(acknowledge)
+        sent += driver.wanted(do.DispatchTo)
+    return sent
+
+
+def waits_for(driver: Driver, job_id: str) -> str | None:
+    record = driver.core.job(job_id)
+    assert record is not None
+    return record.waits_for
+
+
+def test_not_every_worker_goes_to_a_server_that_was_not_heard_yet() -> None:
+    """It may drop what is sent to it, and each would hang there for connectTimeout: the jobs of others are not slowed."""
+    driver, sent = crowd()
+    assert [order.job_id for order in sent] == ["web0", "web1"]
+    assert "has not answered yet" in (waits_for(driver, "web2") or "")
+    assert [order.job_id for order in bring_all(driver, ["db"], OTHER)] == ["db"], "they hold up nobody behind them"
+
+
+def test_once_somebody_is_connected_all_go() -> None:
+    driver, sent = crowd()
+    driver.give(on.ServerSeen(sent[0].worker, KEY, reached=True))
+    driver.give(on.WorkerIsConnected(sent[0].worker, (KEY,)))
+    given = {order.job_id for order in sent} | {"web2", "web3", "web4"}
+    assert {record.job_id for record in driver.core.jobs() if record.state is JobState.RUNNING} == given
+    assert waits_for(driver, "web4") is None
+
+
+def test_after_a_failure_one_goes_at_a_time_until_it_is_left_alone() -> None:
+    driver, sent = crowd(count=10)
+    tried = 0
+    while WEB not in driver.core.servers()["openBreakers"]:  # type: ignore[operator]
+        order = sent.pop(0)
+        tried += 1
+        driver.give(on.ServerSeen(order.worker, KEY, reached=False, reason="no answer"), after_s=10)
+        sent += driver.wanted(do.DispatchTo)
+        driver.park(order, begun=False)
+        sent += driver.wanted(do.DispatchTo)
+        driver.idle(order)
+        sent += driver.wanted(do.DispatchTo)
+        assert len(sent) <= 1
+    assert tried == 5
+
+
+def test_what_has_its_place_on_a_server_is_taken_over_at_once_by_all_workers() -> None:
+    """20 jobs, two servers, all good: each is given a worker, though nobody is connected after a restart."""
+    driver = Driver(max_concurrent=20, connections_per_server=20)
+    driver.start_workers()
+    for key in (KEY, OTHER):
+        sent = bring_all(driver, [f"{key}-{number}" for number in range(10)], key)
+        while sent:
+            order = sent.pop()
+            driver.give(on.WorkerIsConnected(order.worker, (key,)))
+            sent += driver.wanted(do.DispatchTo)
+            driver.give(on.AttemptSaid(order.worker, order.job_id, order.generation, "running"))
+    driver.restart()
+    driver.tick()
+    given = []
+    for action in driver.wanted(do.StartWorker):
+        driver.ready(action.name)
+        given += driver.wanted(do.DispatchTo)
+    driver.tick()
+    given += driver.wanted(do.DispatchTo)
+    assert sum(order.adopt for order in given) == 20
+
+
+def test_who_was_held_there_for_longer_than_a_login_lasts_keeps_nobody_away() -> None:
+    driver, _ = crowd()
+    driver.tick(after_s=21)
+    assert {order.job_id for order in driver.wanted(do.DispatchTo)} == {"web2", "web3"}
