@@ -161,6 +161,54 @@ def test_what_speaks_no_ssh_is_told_within_the_deadline(says: bytes, tmp_path: P
     assert took_s < 30
 
 
+def by_way_of(gate: Sshd, folder: Path) -> dict[str, str]:
+    """Who we are there; the jump host is known already."""
+    key = folder / "id"
+    key.write_text(gate.private_key)
+    key.chmod(0o600)
+    (folder / "known_hosts").write_text(gate.known_hosts())
+    return {"CRONIUM_SSH_KEY_PATH": str(key)}
+
+
+def test_a_server_behind_the_configured_jump_host_is_asked_through_it(sshd: Sshd, tmp_path: Path) -> None:
+    """HOST_KEY_UNKNOWN of a job advises this very command."""
+    with Sshd(own_host_keys=True) as inner:
+        own = by_way_of(sshd, tmp_path) | {"CRONIUM_SSH_PROXY_JUMP": f"{sshd.user}@{target(sshd)}"}
+        before = sshd.handshakes()
+        found = command(tmp_path, "ssh", "trust", target(inner), "--yes", shown(inner, "ed25519"), **own)
+        assert found.returncode == 0, found.stderr
+        assert sshd.handshakes() - before == 1
+        assert (tmp_path / "known_hosts").read_text().splitlines()[-1] == inner.known_hosts_line("ed25519")
+        assert command(tmp_path, "ssh", "trust", target(sshd), **own).returncode == 0, "the jump host itself without it"
+    gone = command(tmp_path, "ssh", "trust", target(inner), **own)
+    assert gone.returncode == 1
+    assert "does not reach" in gone.stderr
+
+
+def test_a_server_behind_a_jump_host_of_its_own_is_recorded_with_it(sshd: Sshd, tmp_path: Path) -> None:
+    with Sshd(own_host_keys=True) as inner:
+        own = by_way_of(sshd, tmp_path)
+        through, before = ("--jump", f"{sshd.user}@{target(sshd)}"), sshd.handshakes()
+        found = command(tmp_path, "ssh", "trust", target(inner), *through, "--yes", shown(inner, "ed25519"), **own)
+        assert found.returncode == 0, found.stderr
+        assert sshd.handshakes() - before == 1
+        name = (tmp_path / "known_hosts").read_text().splitlines()[-1].split()[0]
+        assert name == f"[{inner.address}]:{inner.port}/via/[{sshd.address}]:{sshd.port}"
+        (tmp_path / "known_hosts").unlink()
+        unknown = command(tmp_path, "ssh", "trust", target(inner), *through, **own)
+        assert unknown.returncode == 1
+        assert f"ssh trust {target(sshd)}" in unknown.stderr
+    assert command(tmp_path, "ssh", "trust", target(inner), "--jump", "nobody").returncode == 2
+
+
+def test_an_address_is_recorded_as_jobs_look_it_up(tmp_path: Path) -> None:
+    with Sshd(address="::1") as server:
+        written = f"[0:0:0:0:0:0:0:1]:{server.port}"
+        found = command(tmp_path, "ssh", "trust", written, "--yes", shown(server, "ed25519"))
+        assert found.returncode == 0, found.stderr
+        assert (tmp_path / "known_hosts").read_text() == server.known_hosts_line("ed25519") + "\n"
+
+
 @pytest.mark.parametrize("text", ["", "a b", "web:0", "web:99999", "user@web", "[::1", "::1:x", "-web"])
 def test_what_is_no_server_is_refused(text: str, tmp_path: Path) -> None:
     found = command(tmp_path, "ssh", "trust", "--", text)

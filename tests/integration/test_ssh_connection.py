@@ -22,12 +22,13 @@ import pytest
 from cronium.common.audit import AuditLog, Verified, verify
 from cronium.common.config.model import Ssh
 from cronium.common.errors import ExecutionError, Reason
-from cronium.common.servers import Address, Server, parse_jump
+from cronium.common.servers import Address, Server, host_of, parse_jump
 from cronium.worker.ssh.channel import STDERR, STDOUT, RemoteChannel
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.dial import DialSettings, dial
 from cronium.worker.ssh.keys import load_identity
 from cronium.worker.ssh.known_hosts import KnownHosts
+from peers.netns import Namespace
 from peers.ssh_world import USER
 from peers.sshd import KINDS, Sshd, new_key, public_of, session_key
 
@@ -269,6 +270,24 @@ def test_a_jump_host_is_gone_through_and_checked_itself(client: Client) -> None:
             client.dial(server_of(sshd, gate))
         assert caught.value.reason is Reason.HOST_KEY_UNKNOWN
         assert str(gate.port) in caught.value.message
+
+
+def test_one_address_behind_two_jump_hosts_is_two_servers(client: Client) -> None:
+    """Private addresses repeat: each has its own breaker, and its own key."""
+    client.ssh = Ssh(known_hosts="accept-new")
+    seen = set()
+    with contextlib.ExitStack() as stack:
+        for network in (stack.enter_context(Namespace()), stack.enter_context(Namespace())):
+            gate = stack.enter_context(Sshd(address=network.address, prefix=network.prefix))
+            inner = stack.enter_context(Sshd(address="127.0.0.1", prefix=network.prefix, own_host_keys=True))
+            server = server_of(inner, gate)
+            client.dial(server).close()
+            client.dial(server).close()
+            seen.add(host_of(server.key))
+        names = [line.split()[0] for line in client.known_hosts.read_text().splitlines()]
+        assert sum("/via/" in name for name in names) == 2
+    assert len(seen) == 2
+    assert all(where.startswith("127.0.0.1:2222 through ") for where in seen)
 
 
 def test_a_jump_host_that_lets_nobody_through_is_told(client: Client) -> None:

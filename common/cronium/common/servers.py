@@ -20,13 +20,14 @@ DEFAULT_PORT = 22
 MAX_SERVERS = 100
 _HOST = re.compile(r"[A-Za-z0-9._-]{1,253}\Z")  # resolved by the system; an address of version 6 is checked by itself
 _JUMP = re.compile(r"(?P<user>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+)(?::(?P<port>[0-9]{1,5}))?\Z")
+_THROUGH = " through "  # no user and no host has a space
 _MAX_KEY_BYTES = 64 * 1024
 _MAX_NAME = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where somebody logs in, and as whom."""
+    """Where somebody logs in, and as whom; without a user where nobody does."""
 
     host: str
     port: int
@@ -34,7 +35,7 @@ class Address:
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.username}@{host}:{self.port}"
+        return f"{self.username}@{host}:{self.port}" if self.username else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,18 @@ class Server:
         if self.passphrase is not None or self.password is not None:  # the key shows in logs, so guessing has to be slow
             identity = hashlib.scrypt(guessable, salt=identity, n=2**13, r=8, p=1)
         digest = hashlib.sha256(identity).hexdigest()[:12]
-        return f"{self.address}#{digest}"
+        way = "" if self.proxy_jump is None else f"{_THROUGH}{self.proxy_jump}"
+        return f"{self.address}{way}#{digest}"
 
 
 def host_of(key: str) -> str:
-    """`host:port` of a `Server.key`: what is down when a server is down, whoever wants to log in."""
-    return key.rpartition("#")[0].rpartition("@")[2]
+    """`host:port` of a `Server.key`: what is down when a server is down, whoever wants to log in.
+
+    `host:port through host:port` behind a jump host of its own: the same address behind another one is another server.
+    """
+    address, _, way = key.rpartition("#")[0].partition(_THROUGH)
+    host = address.rpartition("@")[2]
+    return f"{host}{_THROUGH}{way.rpartition('@')[2]}" if way else host
 
 
 def servers_of(job: Job) -> tuple[Server, ...]:
@@ -104,7 +111,7 @@ def parse_jump(text: str) -> Address | None:
         return None
     host, port = match["host"].strip("[]"), int(match["port"] or DEFAULT_PORT)
     return (
-        Address(_one_form(host), port, match["user"]) if is_host(host) and 0 < port < 65536 and _is_user(match["user"]) else None
+        Address(one_form(host), port, match["user"]) if is_host(host) and 0 < port < 65536 and _is_user(match["user"]) else None
     )
 
 
@@ -129,7 +136,7 @@ def _problems(path: str, raw: Any) -> Iterator[JobProblem]:
 
 
 def _server(raw: Mapping[str, Any]) -> Server:
-    address = Address(_one_form(raw["host"]), raw.get("port") or DEFAULT_PORT, raw["username"])
+    address = Address(one_form(raw["host"]), raw.get("port") or DEFAULT_PORT, raw["username"])
     name = raw.get("name")
     shown = "".join(char for char in name if char.isprintable()).strip()[:_MAX_NAME] if isinstance(name, str) else ""
     return Server(
@@ -166,7 +173,7 @@ def is_host(text: str) -> bool:
     return "%" not in text
 
 
-def _one_form(host: str) -> str:
+def one_form(host: str) -> str:
     """A host as it is always written, so that two spellings of it are one server."""
     try:
         return str(ipaddress.ip_address(host))

@@ -151,6 +151,12 @@ def test_the_host_of_a_key_is_the_same_for_every_user(host: str) -> None:
     assert {host_of(key) for key in keys} == {"[::1]:22" if ":" in host else f"{host}:22"}
 
 
+def test_the_same_address_behind_another_jump_host_is_another_host() -> None:
+    ways = [None, *(Address(host, 2222, user) for host in ("one", "::1") for user in ("a", "b"))]
+    keys = [Server("a", Address("10.0.0.5", 22, "deploy"), private_key="k", proxy_jump=way).key for way in ways]
+    assert {host_of(key) for key in keys} == {"10.0.0.5:22", "10.0.0.5:22 through one:2222", "10.0.0.5:22 through [::1]:2222"}
+
+
 def test_no_secret_shows() -> None:
     (server,) = servers_of(job(details(**SECRETS)))
     shown = repr(server) + str(server) + server.key

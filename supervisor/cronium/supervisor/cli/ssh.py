@@ -6,6 +6,7 @@ import getpass
 import importlib
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +17,8 @@ from rich.markup import escape
 from cronium.supervisor.cli.options import USAGE, ConfigOption, fail, load_or_exit
 
 if TYPE_CHECKING:
-    from cronium.common.config.model import Config
+    from cronium.common.config.model import Config, Ssh
+    from cronium.common.servers import Address
 
 app = typer.Typer(
     add_completion=False,
@@ -42,6 +44,12 @@ def trust_command(
             "--yes", metavar="FINGERPRINT", help="Do not ask: record the key with this fingerprint (SHA256:…), no other."
         ),
     ] = None,
+    jump: Annotated[
+        str | None,
+        typer.Option(
+            "--jump", metavar="USER@HOST[:PORT]", help="The jump host that it is behind (not ssh.proxyJump); '' for none."
+        ),
+    ] = None,
     config: ConfigOption = None,
 ) -> None:
     """Show a server's keys, and record them after a yes.
@@ -49,18 +57,23 @@ def trust_command(
     Compare the fingerprints with what the server itself says (ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub there). They are
     recorded in ssh.knownHostsFile. Ends with 0 when the server is known now, 1 when it is not, 2 when the call is wrong.
     """
+    from cronium.common.audit import AuditLog
     from cronium.common.errors import ExecutionError
     from cronium.common.logging import configure_logging
 
     host, port = _parsed(target)
     loaded = load_or_exit(config, standalone=True)
+    ssh = loaded.config.ssh
+    gate = _gate(jump, ssh, host, port)
     configure_logging("ssh", "warning", "console")
-    path = loaded.config.ssh.known_hosts_path(loaded.config.state_dir)
+    path = ssh.known_hosts_path(loaded.config.state_dir)
     trust = importlib.import_module(_TRUST)
-    known = trust.known_hosts(path)
+    plain = trust.known_hosts(path)
+    known = plain if gate is None or str(gate) == ssh.proxy_jump else plain.behind(gate)
     console = Console(stderr=True)
     try:
-        keys = trust.fetch_host_keys(host, port, loaded.config.ssh.connection_pool.connect_timeout)
+        with nullcontext() if gate is None else trust.way_through(gate, ssh, plain, AuditLog(loaded.config.audit_dir)) as way:
+            keys = trust.fetch_host_keys(host, port, ssh.connection_pool.connect_timeout, way)
         recorded = {(entry.type, entry.blob): entry.line for entry in known.recorded(host, port)}
         _show(console, trust.target(host, port), path, [(key, trust.fingerprint(key)) for key in keys], recorded)
         known.agrees(host, port, *keys)
@@ -119,14 +132,25 @@ def _fingerprint(text: str) -> str:
 
 
 def _parsed(text: str) -> tuple[str, int]:
-    from cronium.common.servers import DEFAULT_PORT, is_host
+    from cronium.common.servers import DEFAULT_PORT, is_host, one_form
 
     match = _TARGET.fullmatch(text.strip())
     host = (match["bare"] or match["bracketed"] or match["six"] or "") if match else ""
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if not is_host(host) or not 0 < port < 65536:
         fail(f"{text!r} is no server: give HOST, HOST:PORT or [ADDRESS]:PORT", USAGE)
-    return host.lower(), port
+    return one_form(host), port
+
+
+def _gate(jump: str | None, ssh: Ssh, host: str, port: int) -> Address | None:
+    """The jump host on the way there, as jobs go; none to itself."""
+    from cronium.common.servers import parse_jump
+
+    text = ssh.proxy_jump if jump is None else jump
+    gate = parse_jump(text) if text else None
+    if text and gate is None:
+        fail(f"{text!r} is no jump host: give USER@HOST or USER@HOST:PORT", USAGE)
+    return None if gate is None or (gate.host, gate.port) == (host, port) else gate
 
 
 def _tell_audit(config: Config, host: str, port: int, result: str, fingerprint: str) -> None:

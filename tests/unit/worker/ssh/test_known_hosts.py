@@ -15,8 +15,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from cronium.common.errors import ExecutionError, Reason
+from cronium.common.servers import Address
 from cronium.worker.ssh.known_hosts import KnownHosts
-from cronium.worker.ssh.known_hosts_lines import matches, parse
+from cronium.worker.ssh.known_hosts_lines import matches, name_of, parse
 from peers.keygen import fingerprint, keypair, ssh_keygen
 
 PUBLIC = {kind: keypair(kind)[1] for kind in ("ed25519", "ecdsa", "rsa")}
@@ -86,7 +87,7 @@ def refused(reason: Reason, hosts: KnownHosts, host: str, port: int, key: parami
     ],
 )
 def test_a_line_is_for_those_that_openssh_takes_it_for(hosts: str, host: str, port: int, fits: bool) -> None:
-    assert matches(hosts, host, port) is fits
+    assert matches(hosts, name_of(host, port)) is fits
 
 
 @pytest.mark.parametrize(
@@ -332,3 +333,30 @@ def test_taking_down_goes_on_while_ssh_keygen_replaces_the_file(tmp_path: Path) 
             pass
         assert hosts.check(f"web{number}", 22, KEY) == "recorded"
     assert len(hosts.path.read_text().splitlines()) == 20
+
+
+def test_behind_a_jump_host_of_its_own_a_server_has_a_name_of_its_own(tmp_path: Path) -> None:
+    """A key of the plain name is good for it (as OpenSSH writes it), another one there is somebody else's."""
+    hosts = KnownHosts(tmp_path / "known_hosts", "strict")
+    there = hosts.behind(Address("bastion", 2222, "ops"))
+    hosts.record("10.0.0.5", 22, KEY)
+    assert there.check("10.0.0.5", 22, KEY) == "known"
+    with pytest.raises(ExecutionError) as caught:
+        there.check("10.0.0.5", 22, OTHER_KEY)
+    assert caught.value.reason is Reason.HOST_KEY_UNKNOWN
+    assert caught.value.message.endswith("ssh trust 10.0.0.5 --jump ops@bastion:2222")
+    there.record("10.0.0.5", 22, OTHER_KEY)
+    assert hosts.path.read_text().splitlines()[-1].startswith("10.0.0.5/via/[bastion]:2222 ")
+    assert there.check("10.0.0.5", 22, OTHER_KEY) == "known"
+    assert hosts.check("10.0.0.5", 22, KEY) == "known"
+    with pytest.raises(ExecutionError) as caught:
+        there.check("10.0.0.5", 22, KEY)
+    assert caught.value.reason is Reason.HOST_KEY_CHANGED
+
+
+def test_a_key_that_is_revoked_under_the_plain_name_is_refused_behind_a_jump_host_too(tmp_path: Path) -> None:
+    path = tmp_path / "known_hosts"
+    path.write_text(f"@revoked * {PUBLIC['ed25519']}\n")
+    with pytest.raises(ExecutionError) as caught:
+        KnownHosts(path, "accept-new").behind(Address("bastion", 22, "ops")).check("10.0.0.5", 22, KEY)
+    assert caught.value.reason is Reason.HOST_KEY_CHANGED

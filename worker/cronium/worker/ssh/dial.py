@@ -69,6 +69,8 @@ def dial(server: Server, settings: DialSettings, identity: Identity, known_hosts
             )
         gate = replace(server, name=str(jump), address=jump, proxy_jump=None)
         through = _Dialling(gate, settings, identity, known_hosts, audit, deadline_s, None).connection()
+        if jump != settings.proxy_jump:
+            known_hosts = known_hosts.behind(jump)
     try:
         return _Dialling(server, settings, identity, known_hosts, audit, deadline_s, through).connection()
     except BaseException:
@@ -107,7 +109,9 @@ class _Dialling:
         pause_s = _PAUSE_S
         while True:
             try:
-                with place_to_dial(self.settings.runtime_dir, self.server.address, self.settings.max_dials, self.deadline_s):
+                through = self.through.server.address if self.through else None
+                folder, places = self.settings.runtime_dir, self.settings.max_dials
+                with place_to_dial(folder, self.server.address, places, self.deadline_s, through):
                     return self._once()
             except _DroppedError as dropped:
                 wait_s = random.uniform(pause_s / 2, pause_s)  # noqa: S311 - so that not all come back at once

@@ -26,12 +26,15 @@ class NoPlaceError(ExecutionError):
 
 
 @contextmanager
-def place_to_dial(folder: Path, address: Address, places: int, deadline_s: float) -> Iterator[None]:
-    """Hold one of the places for this host and port. Blocking, until `deadline_s` (monotonic).
+def place_to_dial(
+    folder: Path, address: Address, places: int, deadline_s: float, through: Address | None = None
+) -> Iterator[None]:
+    """Hold one of the places for this host and port, as it is behind this jump host. Blocking, until `deadline_s` (monotonic).
 
     Raises NoPlaceError (UNREACHABLE) when none was free in time, ExecutionError(INTERNAL) when the folder cannot be used.
     """
-    name = hashlib.sha256(f"{address.host}:{address.port}".encode()).hexdigest()[:16]
+    where = f"{address.host}:{address.port}" + ("" if through is None else f" through {through.host}:{through.port}")
+    name = hashlib.sha256(where.encode()).hexdigest()[:16]
     while True:
         for number in random.sample(range(places), places):
             descriptor = _opened(folder / f"dial-{name}-{number}.lock")

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import paramiko
 import structlog
@@ -18,7 +18,8 @@ import structlog
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.files import give_to_folders_owner
 from cronium.common.locks import lock, write_whole
-from cronium.worker.ssh.known_hosts_lines import BrokenLine, Entry, fingerprint_of, matches, name_of, parse, target
+from cronium.common.servers import Address
+from cronium.worker.ssh.known_hosts_lines import BrokenLine, Entry, fingerprint_of, matches, name_behind, name_of, parse, target
 
 PROGRAM: Final = "cronium-supervisor"
 _LOCK_S: Final = 5.0
@@ -28,14 +29,25 @@ _log = structlog.get_logger()
 class KnownHosts:
     """The file at `path`, which need not exist. `strict` refuses a server that is not in it, `accept-new` takes its key down."""
 
-    def __init__(self, path: Path, mode: Literal["strict", "accept-new"]) -> None:
+    def __init__(self, path: Path, mode: Literal["strict", "accept-new"], jump: Address | None = None) -> None:
         self.path = path
         self.mode = mode
+        self._jump = jump
         self._told: frozenset[BrokenLine] = frozenset()
+
+    def behind(self, jump: Address) -> Self:
+        """For servers that are reached through a jump host of their own: they have names of their own (`name_behind`).
+
+        A key that is recorded under the plain name is good for them too, as OpenSSH writes it; another one says nothing of them.
+        """
+        other = type(self)(self.path, self.mode, jump)
+        other._told = self._told
+        return other
 
     def algorithms(self, host: str, port: int) -> tuple[str, ...]:
         """Types of the keys that are known for it (`ssh-ed25519`, `ssh-rsa` …), in the file's order: to be asked for first."""
-        return tuple(dict.fromkeys(entry.type for entry in self.recorded(host, port)))
+        entries = self._entries(host, port) or self._plain(host, port)
+        return tuple(dict.fromkeys(entry.type for entry in entries if not entry.marker))
 
     def recorded(self, host: str, port: int) -> tuple[Entry, ...]:
         """The keys that are known for it. Raises ExecutionError(HOST_KEY_UNKNOWN) when the file cannot be read."""
@@ -43,14 +55,14 @@ class KnownHosts:
 
     def agrees(self, host: str, port: int, *keys: paramiko.PKey) -> bool:
         """Whether one of a server's keys is known; False when nothing is known of it. Raises as `check` when one contradicts."""
-        return self._agrees(host, port, keys, self._entries(host, port))
+        return self._agrees(host, port, keys, self._entries(host, port, *keys))
 
     def check(self, host: str, port: int, key: paramiko.PKey) -> Literal["known", "recorded"]:
         """Whether a server that showed `key` may be talked to; blocking.
 
         Raises ExecutionError: HOST_KEY_CHANGED when the file says otherwise, HOST_KEY_UNKNOWN when it says nothing.
         """
-        entries = self._entries(host, port)
+        entries = self._entries(host, port, key)
         if self._agrees(host, port, (key,), entries):
             return "known"
         authority = next((entry for entry in entries if entry.marker == "@cert-authority"), None)
@@ -75,12 +87,12 @@ class KnownHosts:
                 self._agrees(host, port, keys, entries)
                 known = {(entry.type, entry.blob) for entry in entries if not entry.marker}
                 new = [one for one in keys if (one.get_name(), one.asbytes()) not in known]
-                text = "".join(f"{name_of(host, port)} {one.get_name()} {one.get_base64()}\n" for one in new)
+                text = "".join(f"{self._name(host, port)} {one.get_name()} {one.get_base64()}\n" for one in new)
                 if text:
                     _append(descriptor, text)
         except OSError as error:
             message = (
-                f"the key of {name_of(host, port)} cannot be written to {self.path} ({error.strerror}): "
+                f"the key of {self._name(host, port)} cannot be written to {self.path} ({error.strerror}): "
                 f"make it writable for uid {os.geteuid()}, or name another file (ssh.knownHostsFile)"
             )
             raise ExecutionError(Reason.HOST_KEY_UNKNOWN, message, host=host, port=port, file=str(self.path)) from error
@@ -100,7 +112,24 @@ class KnownHosts:
             raise self._changed(host, port, keys[0], plain[0])
         return bool(plain)
 
-    def _entries(self, host: str, port: int) -> tuple[Entry, ...]:
+    def _entries(self, host: str, port: int, *keys: paramiko.PKey) -> tuple[Entry, ...]:
+        """Those of its name; where there are none behind a jump host, what the plain name has on these keys."""
+        found = self._named(self._name(host, port), host, port)
+        if found or not keys:
+            return found
+        shown = {(key.get_name(), key.asbytes()) for key in keys}
+        return tuple(entry for entry in self._plain(host, port) if entry.marker or (entry.type, entry.blob) in shown)
+
+    def _plain(self, host: str, port: int) -> tuple[Entry, ...]:
+        return () if self._jump is None else self._named(name_of(host, port), host, port)
+
+    def _name(self, host: str, port: int) -> str:
+        return name_of(host, port) if self._jump is None else name_behind((self._jump.host, self._jump.port), host, port)
+
+    def _command(self, host: str, port: int) -> str:
+        return f"{PROGRAM} ssh trust {target(host, port)}" + ("" if self._jump is None else f" --jump {self._jump}")
+
+    def _named(self, name: str, host: str, port: int) -> tuple[Entry, ...]:
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
@@ -115,7 +144,7 @@ class KnownHosts:
         for one in parse(text):
             if isinstance(one, BrokenLine):
                 broken.append(one)
-            elif matches(one.hosts, host, port):
+            elif matches(one.hosts, name):
                 found.append(one)
         self._tell(frozenset(broken))
         return tuple(found)
@@ -129,8 +158,8 @@ class KnownHosts:
         shown = fingerprint_of(key.asbytes())
         return ExecutionError(
             Reason.HOST_KEY_UNKNOWN,
-            f"the key of {name_of(host, port)} is not known: it shows {key.get_name()} {shown}, and {what}. "
-            f"Ask who runs it whether that is its key, then: {PROGRAM} ssh trust {target(host, port)}",
+            f"the key of {self._name(host, port)} is not known: it shows {key.get_name()} {shown}, and {what}. "
+            f"Ask who runs it whether that is its key, then: {self._command(host, port)}",
             host=host,
             port=port,
             shown=shown,
@@ -141,11 +170,11 @@ class KnownHosts:
         shown = fingerprint_of(key.asbytes())
         return ExecutionError(
             Reason.HOST_KEY_CHANGED,
-            f"THE KEY OF {name_of(host, port)} HAS CHANGED: it shows {key.get_name()} {shown}, "
+            f"THE KEY OF {self._name(host, port)} HAS CHANGED: it shows {key.get_name()} {shown}, "
             f"but {self.path} line {entry.line} has {entry.type} {entry.fingerprint}. "
             "Somebody may stand between us and it, or it was installed anew; nothing was sent to it. "
             "Ask who runs it; if this is its new key: "
-            f"ssh-keygen -R '{name_of(host, port)}' -f {self.path}, then {PROGRAM} ssh trust {target(host, port)}",
+            f"ssh-keygen -R '{self._name(host, port)}' -f {self.path}, then {self._command(host, port)}",
             host=host,
             port=port,
             shown=shown,
@@ -157,7 +186,7 @@ class KnownHosts:
     def _revoked(self, host: str, port: int, entry: Entry) -> ExecutionError:
         return ExecutionError(
             Reason.HOST_KEY_CHANGED,
-            f"THE KEY OF {name_of(host, port)} IS REVOKED: {entry.type} {entry.fingerprint} is marked so in {self.path} line "
+            f"THE KEY OF {self._name(host, port)} IS REVOKED: {entry.type} {entry.fingerprint} is marked so in {self.path} line "
             f"{entry.line}; nothing was sent to it. Ask who runs it for a new key; only if the mark is wrong, remove that line",
             host=host,
             port=port,

@@ -64,9 +64,8 @@ def parse(text: str) -> Iterator[Entry | BrokenLine]:
             yield Entry(number, marker, fields[0], fields[1], blob)
 
 
-def matches(hosts: str, host: str, port: int) -> bool:
-    """Whether a line's first field is for this server: plain, `[host]:port`, with `*`, `?` and `!`, or hashed."""
-    name = name_of(host, port)
+def matches(hosts: str, name: str) -> bool:
+    """Whether a line's first field is for the server of this name: plain, with `*`, `?` and `!`, or hashed."""
     if hosts.startswith("|"):
         hashed = _hashed(hosts)
         return hashed is not None and hmac.compare_digest(hmac.digest(hashed[0], name.encode(), "sha1"), hashed[1])
@@ -92,6 +91,11 @@ def target(host: str, port: int) -> str:
 def name_of(host: str, port: int) -> str:
     """What the server is called in the file."""
     return host.lower() if port == _DEFAULT_PORT else f"[{host.lower()}]:{port}"
+
+
+def name_behind(jump: tuple[str, int], host: str, port: int) -> str:
+    """What it is called there as it is seen from a jump host: the same address behind another one is another server."""
+    return f"{name_of(host, port)}/via/{name_of(*jump)}"
 
 
 def _fits(pattern: str, name: str) -> bool:
