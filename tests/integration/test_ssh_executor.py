@@ -789,3 +789,16 @@ def test_a_wait_for_our_own_place_to_dial_is_no_failure_of_the_server(servers: S
     assert "raise ssh.connectionPool.maxDials" in told.updates[-1].error.message
     assert not [message for message in world.told if isinstance(message, ServerSeen)]
     world.close()
+
+
+def test_the_record_names_the_job_that_a_connection_was_made_for(servers: Servers, tmp_path: Path) -> None:
+    """Issue: one entry for every connection and host key decision, with its job."""
+    world = SshWorld(servers, tmp_path)
+    job = world.job("true")
+    world.run(job)
+    world.close()
+    lines = [line for path in world.settings.audit_dir.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    jobs: dict[str, set[str | None]] = {}
+    for entry in map(orjson.loads, lines):
+        jobs.setdefault(entry["event"], set()).add(entry.get("job"))
+    assert [jobs[event] for event in ("ssh.connect", "ssh.host_key", "ssh.login", "ssh.command")] == [{job.id}] * 4

@@ -53,8 +53,15 @@ class DialSettings:
         return cls(pool.connect_timeout, pool.max_dials, pool.keepalive_interval * _SILENT_PINGS, jump, runtime_dir)
 
 
-def dial(server: Server, settings: DialSettings, identity: Identity, known_hosts: KnownHosts, audit: AuditLog) -> Connection:
-    """Connect and log in. Blocking, at most `connect_timeout_s`.
+def dial(
+    server: Server,
+    settings: DialSettings,
+    identity: Identity,
+    known_hosts: KnownHosts,
+    audit: AuditLog,
+    job_id: str | None = None,
+) -> Connection:
+    """Connect and log in. Blocking, at most `connect_timeout_s`. `job_id`: the job that asked for it, for the audit log.
 
     Raises ExecutionError: UNREACHABLE, AUTH_FAILED, HOST_KEY_UNKNOWN, HOST_KEY_CHANGED, SSH_PROTOCOL.
     """
@@ -68,11 +75,11 @@ def dial(server: Server, settings: DialSettings, identity: Identity, known_hosts
                 f"{server.address} is reached through {jump}, which must not see its password: give it a key, or set ssh.keyPath",
             )
         gate = replace(server, name=str(jump), address=jump, proxy_jump=None)
-        through = _Dialling(gate, settings, identity, known_hosts, audit, deadline_s, None).connection()
+        through = _Dialling(gate, settings, identity, known_hosts, audit, deadline_s, None, job_id).connection()
         if jump != settings.proxy_jump:
             known_hosts = known_hosts.behind(jump)
     try:
-        return _Dialling(server, settings, identity, known_hosts, audit, deadline_s, through).connection()
+        return _Dialling(server, settings, identity, known_hosts, audit, deadline_s, through, job_id).connection()
     except BaseException:
         if through is not None:
             through.close()
@@ -92,6 +99,7 @@ class _Dialling:
     audit: AuditLog
     deadline_s: float
     through: Connection | None
+    job_id: str | None
 
     def connection(self) -> Connection:
         """Try until the server takes us, says no, or the time is up."""
@@ -157,7 +165,7 @@ class _Dialling:
 
     def _know(self, key: paramiko.PKey) -> None:
         address = self.server.address
-        fields = {"server": str(address), "key": key.fingerprint, "type": key.get_name()}
+        fields = self._fields() | {"key": key.fingerprint, "type": key.get_name()}
         try:
             decision: str = self.known_hosts.check(address.host, address.port, key)
         except ExecutionError as error:
@@ -244,7 +252,8 @@ class _Dialling:
 
     def _fields(self) -> dict[str, object]:
         fields: dict[str, object] = {"server": str(self.server.address), "key": self.identity.fingerprint}
-        return fields | ({"through": str(self.through.server.address)} if self.through else {})
+        job = {"job": self.job_id} if self.job_id else {}
+        return job | fields | ({"through": str(self.through.server.address)} if self.through else {})
 
 
 def _readable(said: bytes) -> str:

@@ -132,9 +132,10 @@ class Pool:
         kept = self._kept.get(server.key)
         return kept.connection if kept is not None and kept.connection.alive else None
 
-    def reach(self, server: Server) -> Connection:
-        """A new connection. Blocks, in a helper thread. Raises ExecutionError."""
-        connection = dial(server, self._dialing, load_identity(server, self._settings.ssh), self._known_hosts, self.audit)
+    def reach(self, server: Server, job_id: str | None = None) -> Connection:
+        """A new connection, for this job or in advance. Blocks, in a helper thread. Raises ExecutionError."""
+        identity = load_identity(server, self._settings.ssh)
+        connection = dial(server, self._dialing, identity, self._known_hosts, self.audit, job_id)
         try:
             connection.check_sessions(_CHANNELS, self._settings.ssh.connection_pool.connect_timeout)
         except ExecutionError:

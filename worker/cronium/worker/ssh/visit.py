@@ -184,7 +184,7 @@ class Visit:
         if connection is not None:
             yield from self._arrived(connection, now_s)
         elif not self._dial.out and now_s >= self._again_s and not self._pool.is_warming(self.server):
-            self._dial.send(lambda: self._pool.reach(self.server))
+            self._dial.send(lambda: self._pool.reach(self.server, self._task.job_id))
 
     def _not_reached(self, error: ExecutionError, now_s: float) -> None:
         if self._fresh and not self.begun and error.reason is not Reason.UNREACHABLE:
