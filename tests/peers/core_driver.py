@@ -63,7 +63,7 @@ class Driver:
         """A new supervisor, from the journal."""
         self._seed += 1
         self.core = Core(self.rules, self._seed, self.roles)
-        self.core.restore(tuple(self.records.values()), dict(self.ended), self.poll_key)
+        self.core.restore(tuple(self.records.values()), dict(self.ended), self.poll_key, self.now().unix_ms)
 
     def now(self) -> on.Now:
         return on.Now(self.now_s, self._clock_ms + round(self.now_s * 1000))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 30_000
 _UNDER_WAY = (JobState.READY, JobState.RUNNING)
+_WITH_LEASE = (*_UNDER_WAY, JobState.WAITING)
 
 
 class Checks:
@@ -47,6 +48,7 @@ class Checks:
         self._most_placed = 0
         self._workers: set[str] = set()
         self._ready: set[str] = set()
+        self._unheard = {r.job_id for r in self._world.journal.records.values() if r.lease is not None and r.state in _WITH_LEASE}
         self._polling = self._draining = False
         self._breakers = BreakerChecks(self._world)
         self._deaths = DeathChecks(self._world)
@@ -63,10 +65,14 @@ class Checks:
             case on.Taken(job_id, key) | on.Refused(job_id, key) | on.Unanswered(job_id, key):
                 if self._in_flight.get(job_id) == key:
                     del self._in_flight[job_id]
+                if isinstance(event, on.Taken) and self._before is not None and not self._before.acknowledged:
+                    self._unheard.discard(job_id)
             case on.Polled() | on.PollFailed():
                 self._polling = False
             case on.LeaseRenewed(job_id) | on.LeaseLost(job_id) | on.LeaseUnanswered(job_id):
                 self._renewing.discard(job_id)
+                if not isinstance(event, on.LeaseUnanswered):
+                    self._unheard.discard(job_id)
             case on.WorkerIsReady(name):
                 self._ready.add(name)
             case on.WorkerIsIdle(worker=name) | on.WorkerDied(worker=name):
@@ -207,7 +213,7 @@ class Checks:
 
     def _nobody_is_held_up(self, jobs: Iterable[JobRecord], workers: Sequence[Worker]) -> None:
         """A job in a container waits for workers and for its turn, never for other jobs' servers."""
-        if any(r.state is JobState.READY and not r.servers and r.place is None for r in jobs):
+        if any(r.state is JobState.READY and not r.servers and r.place is None and r.job_id not in self._unheard for r in jobs):
             busy = sum(1 for worker in workers if worker.job_id is not None)
             assert busy >= self._world.plan.rules.max_concurrent or not any(worker.idle() for worker in workers)
 
@@ -230,6 +236,9 @@ class Checks:
         assert record.acknowledged or action.adopt or record.attempt > 1 or record.delivered_ms != record.received_ms
         assert (action.job_id, action.generation) not in self._given, "a generation is given to one worker"
         self._given.add((action.job_id, action.generation))
+        decided_now = self._world.supervisor.decided_s == self._world.clock.now_s  # and has not waited for the disk since
+        if action.job_id in self._unheard and not (action.begun or record.lost) and decided_now and self._world.clock.was_right:
+            assert self._world.backend.jobs[action.job_id].owner == OURS, f"{action.job_id} is begun, another host has it"
         assert action.worker in self._ready
         assert action.worker not in self._busy
         self._busy[action.worker] = (action.job_id, action.generation)
@@ -369,5 +378,5 @@ def _as_restored(written: JobRecord, known: JobRecord) -> JobRecord:
     """What a restarted core makes of a record without writing it: its worker is gone, and with an ended attempt its place."""
     state = JobState.READY if written.state is JobState.RUNNING else written.state
     if known.place is None:
-        return written.but(state=state, place=None, leftovers=known.leftovers)
-    return written.but(state=state)
+        return written.but(state=state, place=None, leftovers=known.leftovers, give_up_ms=known.give_up_ms)
+    return written.but(state=state, give_up_ms=known.give_up_ms)

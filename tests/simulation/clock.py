@@ -18,6 +18,7 @@ class Clock:
         self._order = itertools.count()
         self._booted_s = 0.0
         self.wrong_ms = 0
+        self.was_right = True
 
     def unix_ms(self) -> int:
         """As the backend sees it."""
@@ -33,6 +34,7 @@ class Clock:
 
     def jump(self, by_s: float) -> None:
         """Somebody sets our host's Unix clock."""
+        self.was_right = False
         self.wrong_ms += round(by_s * 1000)
 
     def boot(self) -> None:

@@ -76,7 +76,7 @@ class Supervisor:
         self.set_unseen_ms += abs(world.clock.wrong_ms - self._set_ms)
         world.tell("supervisor starts", str(self.incarnation))
         self.core = Core(world.plan.rules, world.chance.getrandbits(64), world.roles.names)
-        self.core.restore(tuple(journal.records.values()), dict(journal.ended), journal.poll_key)
+        self.core.restore(tuple(journal.records.values()), dict(journal.ended), journal.poll_key, self.now().unix_ms)
         world.checks.supervisor_starts()
         if not world.roles.watched:
             world.streamer.restart()

@@ -78,7 +78,7 @@ def serve(config: Config, ready: Ready, *, standalone: bool, tell: Callable[[str
         backend.queue,
     )
     core = Core(_rules(config, installation), secrets.randbits(64), staff.roles)
-    core.restore(memory.records, memory.ended, memory.poll_key)
+    core.restore(memory.records, memory.ended, memory.poll_key, time.time_ns() // 1_000_000)
     lanes = BackendLanes(lambda: _speaker(config, backend, installation))
     health = HealthReport(installation)
     loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, health, heartbeat_s(config))

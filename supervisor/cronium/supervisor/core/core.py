@@ -74,9 +74,9 @@ class Core:
         self._draining = False
         self._clocks = Clocks()
 
-    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None) -> None:
-        """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place."""
-        self._jobs.restore(records, ended)
+    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], poll_key: str | None, unix_ms: int) -> None:
+        """Go on from what the journal holds: whatever ran is taken over by a new worker, in its place. `unix_ms`: the time."""
+        self._jobs.restore(records, ended, unix_ms)
         self._polls.restore(poll_key)
 
     def handle(self, event: on.Event, now: on.Now) -> do.Step:
@@ -171,7 +171,8 @@ class Core:
             case on.LeaseRenewed(job_id, lease, next_action):
                 self._leases.answered(job_id)
                 if record := self._jobs.get(job_id):
-                    self._jobs.put(record.but(lease=lease))
+                    begun = record.begun or self._statements.runs(record)  # known of jobs in containers only by and by
+                    self._jobs.put(record.but(lease=lease, begun=begun))
                     self._leases.given(job_id, lease, now)
                     self._obey(job_id, next_action, now)
             case on.LeaseLost(job_id, reason):
@@ -289,6 +290,7 @@ class Core:
     def _acknowledged(self, record: JobRecord, event: on.Taken, now: on.Now) -> None:
         epoch = max(event.epoch or 0, record.epoch)
         changed = record.but(acknowledged=True, lease=event.lease or record.lease)
+        self._leases.confirmed(record.job_id)
         if event.lease is not None:
             self._leases.given(record.job_id, event.lease, now)
         if record.state is JobState.RECEIVED or epoch > record.epoch:
@@ -537,9 +539,9 @@ class Core:
         """Give ready jobs to idle workers. One whose last worker has not let go of it yet waits for that."""
         ready = []
         for record in self._jobs.in_state(JobState.READY):
-            if self._crew.holder(record.job_id) is not None:
+            if self._crew.holder(record.job_id) is not None or not self._leases.may_begin(record, now):
                 continue
-            if record.parked is not None and record.give_up_ms is not None and record.give_up_ms <= now.unix_ms:
+            if record.parked is not None and self._is_to_be_given_up(record, now):
                 self._jobs.end(record.without_place(), outcomes.given_up(record, now), now)
             else:
                 ready.append(record)
@@ -550,6 +552,15 @@ class Core:
             self._give(self._jobs.active[record.job_id], worker, slot, now)
         for record, reason in made.fails:
             self._jobs.end(record.without_place(), outcomes.unreachable(reason, now), now)
+
+    def _is_to_be_given_up(self, record: JobRecord, now: on.Now) -> bool:
+        """Not before somebody has tried since our start: its server may be back by now, and its script have ended."""
+        if record.give_up_ms is None or record.give_up_ms > now.unix_ms:
+            return False
+        if self._parking.was_tried(record.job_id):
+            return True
+        obstacle = self._breakers.obstacle(map(host_of, record.servers))
+        return obstacle is not None and obstacle.open
 
     def _give(self, record: JobRecord, worker: str, slot: str | None, now: on.Now) -> None:
         adopt = record.place is not None

@@ -21,6 +21,8 @@ from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.state import Ended, JobRecord, JobState
 from cronium.supervisor.core.statements import Statements
 
+_LOOK_AGAIN_MS = 60_000
+
 
 class Jobs:
     """`active`: all for which something is still to be done; `ended`: last outcomes, also of those that are done."""
@@ -39,8 +41,11 @@ class Jobs:
         self._finished: Counter[str] = Counter()
         self._by_state: dict[JobState, dict[str, JobRecord]] = {state: {} for state in JobState}
 
-    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended]) -> None:
-        """Go on from what the journal holds: whatever ran waits for a new worker, in its place."""
+    def restore(self, records: Iterable[JobRecord], ended: dict[str, Ended], unix_ms: int) -> None:
+        """Go on from what the journal holds: whatever ran waits for a new worker, in its place.
+
+        Nobody could look after what was to be given up meanwhile: a server gets a minute more to answer.
+        """
         self.ended.update(ended)
         for known in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
             record = known if known.parked is not None else known.but(waits_for=None)
@@ -52,6 +57,9 @@ class Jobs:
             if record.state is JobState.DONE:
                 self.all_done.restore(record)
                 continue
+            if record.give_up_ms is not None:
+                record = record.but(give_up_ms=max(record.give_up_ms, unix_ms + _LOOK_AGAIN_MS))
+            self._leases.restore(record)
             self._keep(record)
             if record.parked is not None:
                 self._statements.waits(record.job_id, record.waits_for)

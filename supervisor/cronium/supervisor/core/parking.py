@@ -47,6 +47,10 @@ class Parking:
             if parked.host == host:
                 parked.due_s = min(parked.due_s, parked.since_s + _FIRST_PAUSE_S)
 
+    def was_tried(self, job_id: str) -> bool:
+        """Whether somebody could not get there since our start."""
+        return job_id in self._parked
+
     def is_due(self, job_id: str, now: Now) -> bool:
         """Whether it may be tried."""
         parked = self._parked.get(job_id)

@@ -59,7 +59,7 @@ class JobRecord:
     `placed_ms`: when its place was named; `owed_ms`: since when its report is owed, 0 when none is.
 
     Jobs on servers: `servers` are the keys of the connections it needs (`Server.key`). `begun`: the current attempt's script is
-    known to have been started (`begun_at`: in which of several places).
+    known to have been started, also in a container, by its first renewal (`begun_at`: in which of several places).
     `parked`: its server cannot be reached, so it waits there without a worker; how it ends if
     nobody gets there until `give_up_ms` (Unix). `waits_for`: why it does not run, for people; not written down with each
     change. `leftovers`: places that could not be removed. `finished`: servers on which an earlier attempt has succeeded.

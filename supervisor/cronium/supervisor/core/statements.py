@@ -71,6 +71,11 @@ class Statements:
             line.status = line.percentage = line.message = None
             line.changed = False
 
+    def runs(self, record: JobRecord) -> bool:
+        """Whether its worker has said that the script of the current attempt runs."""
+        line = self._lines.get(record.job_id)
+        return record.state is JobState.RUNNING and line is not None and line.status == "running"
+
     def progress(self, job_id: str) -> tuple[float | None, str | None]:
         """What the script last said of its progress."""
         line = self._lines.get(job_id)

@@ -50,6 +50,7 @@ def test_a_clock_set_back_while_nobody_lived_puts_a_retry_off_by_its_own_delay_a
     driver.set_clock(-_HOUR_MS)
     driver.restart()
     driver.start_workers()
+    driver.give(on.LeaseRenewed("a", Lease("next", driver.now().unix_ms + 60_000)))  # its old one seems to last for an hour
     driver.tick(6)
     assert driver.state() is JobState.RUNNING
 

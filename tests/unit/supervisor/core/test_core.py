@@ -398,6 +398,54 @@ def test_leases_are_renewed_early_enough_for_two_more_tries() -> None:
     assert driver.one(do.RenewLease).token == "next"
 
 
+@pytest.mark.parametrize("away_s", [70.0, -3600.0])
+@pytest.mark.parametrize("placed", [True, False])
+def test_what_had_not_begun_waits_until_the_backend_says_that_it_is_still_ours(placed: bool, away_s: float) -> None:
+    """Promise 5: a lease that may have run out while we were away may be another host's by now."""
+    driver = Driver()
+    order = driver.run(retry=RetryRule(2, exponential=False, delay_s=1.0))
+    if not placed:
+        driver.end(order, outcome("failed", Reason.SCRIPT_EXIT))
+        driver.idle(order)
+    driver.restart()
+    driver.set_clock(round(away_s * 1000))  # so our clock says, be it right or wrong
+    driver.tick()
+    assert driver.one(do.RenewLease).token == "token-1", "asked at once"
+    for action in driver.wanted(do.StartWorker):
+        driver.ready(action.name)
+        assert not driver.wanted(do.DispatchTo)
+    driver.give(on.LeaseUnanswered("a"), after_s=10)
+    assert not driver.wanted(do.DispatchTo), "nobody has said that it is ours"
+    driver.tick(1.1)
+    driver.one(do.RenewLease)
+    driver.give(on.LeaseRenewed("a", Lease("next", driver.now().unix_ms + 60_000)))
+    assert driver.one(do.DispatchTo).adopt is placed
+
+
+def test_what_had_begun_is_taken_over_at_once_whatever_became_of_its_lease() -> None:
+    driver = Driver()
+    order = driver.run()
+    driver.give(on.AttemptSaid(order.worker, "a", 1, "running"))
+    driver.give(on.LeaseRenewed("a", Lease("next", driver.now().unix_ms + 60_000)), after_s=20)
+    driver.restart()
+    driver.tick(300)
+    assert driver.one(do.RenewLease).token == "next"
+    driver.ready(driver.wanted(do.StartWorker)[0].name)
+    assert driver.one(do.DispatchTo).adopt
+
+
+def test_another_host_has_it_by_now_and_it_never_begins_here() -> None:
+    driver = Driver()
+    driver.tick()
+    driver.bring("a")
+    driver.restart()
+    driver.tick(70)
+    driver.give(on.LeaseLost("a", "409"))
+    assert driver.state() is JobState.DONE
+    driver.start_workers()
+    assert not driver.wanted(do.DispatchTo)
+
+
 def test_a_backend_whose_clock_is_behind_is_not_asked_in_a_tight_loop() -> None:
     driver = Driver()
     driver.run()

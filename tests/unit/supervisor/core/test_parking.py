@@ -125,6 +125,35 @@ def test_if_nobody_gets_there_it_ends_as_it_was_said_and_its_place_is_remembered
     assert (driver.records["a"].place, driver.records["a"].leftovers) == (None, (order.place,))
 
 
+def test_it_is_not_given_up_after_a_restart_before_somebody_has_tried() -> None:
+    """Promises 2 and 5: its server may be back, and its script have ended, with an exit code and output that wait there."""
+    driver = Driver(breaker_failures=100)
+    order = parked(driver, give_up_s=50)
+    driver.now_s += 3600
+    again = first_dispatch_after_a_restart(driver)
+    assert (again.place, again.adopt) == (order.place, True)
+    driver.park(again, begun=True, give_up_s=-1)
+    driver.idle(again, removed=False)
+    driver.tick(61)
+    assert driver.state() is JobState.ENDED, "nobody got there"
+
+
+def test_nor_is_it_while_no_slot_is_free_to_try_it() -> None:
+    driver = Driver(max_concurrent=1, breaker_failures=1, breaker_recovery_s=1e6)
+    order = parked(driver, give_up_s=50)
+    driver.reached(WEB, reached=False)
+    driver.bring("b")
+    first = driver.one(do.DispatchTo)
+    driver.give(on.AttemptSaid(first.worker, "b", 1, "running"))
+    driver.now_s += 10
+    other = first_dispatch_after_a_restart(driver)
+    assert other.job_id == "b"
+    driver.tick(100)
+    driver.end(other)
+    driver.idle(other)
+    assert driver.one(do.DispatchTo).place == order.place
+
+
 @pytest.mark.parametrize("begun", [True, False])
 def test_cancelled_it_ends_at_once_only_if_it_never_began(begun: bool) -> None:
     driver = Driver(breaker_failures=1, breaker_recovery_s=1e6)
