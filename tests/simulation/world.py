@@ -246,7 +246,7 @@ class Supervisor:
                 world.checks.supervisor_leaves()
                 self.left = True
                 self._gone()
-            case do.ForgetOutput() | do.Note() | do.DumpStack():
+            case do.ForgetOutput() | do.WantOutput() | do.Note() | do.DumpStack():
                 pass
 
 

@@ -437,6 +437,21 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
+class JobEpoch:
+    """The output of a job in one epoch."""
+
+    job_id: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StillWanted:
+    """To a new streamer: all output that will be asked for. What else it found when it started is to be forgotten (`Forget`)."""
+
+    jobs: tuple[JobEpoch, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """A `status` or `error` frame for people who watch; sent when the socket is up, never kept. `payload` is JSON."""
 
@@ -543,6 +558,7 @@ Message = (
     | Announce
     | AskSummary
     | Forget
+    | StillWanted
     | Notice
     | StopStreamer
     | StreamerReady
@@ -580,6 +596,7 @@ MESSAGES: Mapping[int, type[Message]] = {
     32: Forget,
     33: Notice,
     34: StopStreamer,
+    35: StillWanted,
     40: StreamerReady,
     41: StreamerBeat,
     42: Summary,

@@ -24,6 +24,7 @@ from cronium.common.messages import (
     Forget,
     Housekeep,
     HousekeepingDone,
+    JobEpoch,
     Message,
     MonitorBeat,
     PlacesSeen,
@@ -31,6 +32,7 @@ from cronium.common.messages import (
     ReleaseConnections,
     ServerSeen,
     Settled,
+    StillWanted,
     StopWorker,
     StreamerBeat,
     StreamerReady,
@@ -47,6 +49,7 @@ Order = (
     do.AnnounceWriter
     | do.Summarize
     | do.ForgetOutput
+    | do.WantOutput
     | do.CancelAt
     | do.SettleAt
     | do.StopWorkerProcess
@@ -123,6 +126,8 @@ def message_of(order: Order) -> tuple[bytes, Message]:
             return STREAMER_IDENTITY, AskSummary(job_id, epoch)
         case do.ForgetOutput(job_id, epoch):
             return STREAMER_IDENTITY, Forget(job_id, epoch)
+        case do.WantOutput(jobs):
+            return STREAMER_IDENTITY, StillWanted(tuple(JobEpoch(job_id, epoch) for job_id, epoch in jobs))
         case do.CancelAt(worker, job_id, generation):
             return worker.encode(), CancelAttempt(job_id, generation)
         case do.SettleAt(worker, job_id, generation):

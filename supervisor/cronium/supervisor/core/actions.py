@@ -133,6 +133,13 @@ class ForgetOutput:
 
 
 @dataclass(frozen=True, slots=True)
+class WantOutput:
+    """Tell a new streamer of which jobs, by epoch, the output will be asked for; it may forget that of all others."""
+
+    jobs: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StartWorker:
     """Fork one more worker."""
 
@@ -281,6 +288,7 @@ Action = (
     | Summarize
     | AnnounceWriter
     | ForgetOutput
+    | WantOutput
     | StartWorker
     | StopWorkerProcess
     | TidyAt

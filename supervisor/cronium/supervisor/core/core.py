@@ -230,7 +230,8 @@ class Core:
                     if worker.job_id is not None and self._runs(worker.name, worker.job_id, worker.generation):
                         self._announce(self._jobs.active[worker.job_id], worker.name)
                 self._statements.summaries_lost()
-                self._jobs.all_done.forget_output_again(now)
+                wanted = ((record.job_id, record.epoch) for record in self._jobs.active.values())
+                self._draft.actions.append(do.WantOutput(tuple(wanted)))
             case on.SummaryHeard(summary):
                 record = self._jobs.get(summary.job_id)
                 if record is not None and record.state is JobState.ENDED:

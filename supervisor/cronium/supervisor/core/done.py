@@ -11,7 +11,6 @@ from cronium.supervisor.core.events import Now
 from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.state import Ended, JobRecord, JobState
 
-_FORGET_AGAIN_MS = 60_000  # longer than a streamer can be away without anybody knowing
 _ROW_BYTES = 500  # of a done job in the journal, without its texts and how it ended: measured, with SQLite's own share
 
 
@@ -56,13 +55,6 @@ class DoneJobs:
         """The Unix clock was set by so much: they are as old as before."""
         for record in tuple(self):
             self.put(record.but(done_ms=record.done_ms + by_ms))
-
-    def forget_output_again(self, now: Now) -> None:
-        """Tell a new streamer which jobs are over: what its predecessor was told may not have reached it."""
-        for record in reversed(self._records.values()):
-            if now.unix_ms - record.done_ms > _FORGET_AGAIN_MS:
-                return
-            self._draft.actions.append(do.ForgetOutput(record.job_id, record.epoch))
 
     def prune(self, now: Now) -> list[str]:
         """Forget the oldest: too old, too many, or too much on disk. Which they were."""

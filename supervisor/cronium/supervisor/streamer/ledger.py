@@ -16,7 +16,7 @@ from dataclasses import replace
 import orjson
 import structlog
 
-from cronium.common.messages import Announce, Batch, Forget, Position, Summary
+from cronium.common.messages import Announce, Batch, Forget, Position, StillWanted, Summary
 from cronium.supervisor.streamer.damage import Losses
 from cronium.supervisor.streamer.positions import Positions
 from cronium.supervisor.streamer.records import Heads, Mark
@@ -57,6 +57,7 @@ class Ledger:
         self._heads_stale, self._heads_at_s, self._heads_due_at = True, -_HEADS_S, 0
         self._ages: deque[tuple[int, float]] = deque()  # everything below this position was there at this age of ours
         self._recover(now_s)
+        self._found = set(self.positions.keys())  # of those nobody has spoken of since
         spool.seek(self.low)
         self._measure()
 
@@ -82,6 +83,7 @@ class Ledger:
     def announce(self, said: Announce, now_s: float) -> None:
         """From now on this worker may write."""
         key = (said.job_id, said.epoch)
+        self._found.discard(key)
         known = self.positions.get(*key)
         was_forgotten = known is not None and known.forgotten
         if self.positions.announce(said, now_s):
@@ -96,6 +98,14 @@ class Ledger:
             self._tails.pop((said.job_id, said.epoch), None)
             self._write(said)
             self._tidy()
+
+    def forget_others(self, said: StillWanted) -> None:
+        """Of what was found at the start nobody else's output will be asked for: we have not heard that its report was taken."""
+        for key in self._found.difference((job.job_id, job.epoch) for job in said.jobs):
+            if self.positions.forget(*key):
+                self._write(Forget(*key))
+        self._found.clear()
+        self._tidy()
 
     def summary(self, job_id: str, epoch: int) -> Summary:
         """How far a job is; an empty position when it is unknown."""

@@ -26,6 +26,7 @@ from cronium.common.messages import (
     Message,
     Notice,
     Open,
+    StillWanted,
     StopStreamer,
     StreamerBeat,
     StreamerReady,
@@ -152,6 +153,8 @@ class Loop:
                     self._tell(self._ledger.summary(job_id, epoch))
                 case Forget() as said:
                     self._ledger.forget(said)
+                case StillWanted() as said:
+                    self._ledger.forget_others(said)
                 case Notice() as notice:
                     self._outlet.notice(notice)
                 case StopStreamer():

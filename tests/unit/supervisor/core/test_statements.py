@@ -33,6 +33,23 @@ def test_acknowledge_statuses_complete_come_in_this_order() -> None:
     assert driver.one(do.ForgetOutput).job_id == "a"
 
 
+def test_a_new_streamer_hears_whose_output_will_be_asked_for() -> None:
+    """Promise 7: everything else can go, however long ago its report was taken and in whatever epoch."""
+    driver = Driver()
+    order = driver.run()
+    driver.bring("b")
+    driver.end(order)
+    driver.idle(order)
+    driver.give(on.SummaryHeard(summary()))
+    complete = driver.one(do.SayComplete)
+    driver.give(on.StreamerIsReady())
+    assert set(driver.one(do.WantOutput).jobs) == {("a", 1), ("b", 1)}
+    driver.take(complete)
+    driver.restart()
+    driver.give(on.StreamerIsReady(), after_s=3600)
+    assert driver.one(do.WantOutput).jobs == (("b", 1),)
+
+
 def test_one_statement_of_a_job_is_on_its_way_at_a_time() -> None:
     driver = Driver()
     order = driver.run()

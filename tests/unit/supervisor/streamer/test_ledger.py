@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cronium.common.messages import Batch, Forget, Position
+from cronium.common.messages import Batch, Forget, JobEpoch, Position, StillWanted
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.track import Verdict
 from peers.streamer_parts import MIB, announce, batch, ledger, spool
@@ -45,6 +45,29 @@ def test_a_restart_knows_positions_tails_and_who_may_write(tmp_path: Path) -> No
     assert track.synced == one.after
     assert again.batch(batch(one.after), 0.0) is Verdict.TAKE
     log.close()
+
+
+def test_what_a_restart_finds_of_jobs_that_nobody_will_ask_for_is_forgotten(tmp_path: Path) -> None:
+    """Promise 7: that a report was taken may have been said to a streamer that was no more."""
+    log = spool(tmp_path)
+    made = ledger(log)
+    for job in ("taken", "owed", "again", "unsent"):
+        made.announce(announce(job), 0.0)
+        made.batch(batch(Position(), ("x",), job), 0.0)
+        if job != "unsent":
+            send_all(made, log)
+    log.close()
+    log = spool(tmp_path)
+    made = ledger(log)
+    made.announce(announce("again", generation=2), 0.0)  # its worker may be opening it just now
+    made.announce(announce("new"), 0.0)
+    made.forget_others(StillWanted((JobEpoch("owed", 1), JobEpoch("taken", 2))))
+    known = made.positions.keys()
+    assert {job for job, _ in known} == {"owed", "unsent", "again", "new"}
+    assert made.batch(batch(Position(2), ("y",), "unsent"), 0.0) is Verdict.UNKNOWN
+    assert log.peek() is not None, "what is not acknowledged is still sent"
+    log.close()
+    assert ledger(spool(tmp_path)).positions.get("taken", 1) is None
 
 
 def test_an_unknown_job_has_an_empty_summary_and_an_announced_one_too(tmp_path: Path) -> None:
