@@ -18,7 +18,7 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 
 BackendAction = do.Poll | do.Acknowledge | do.SayStatus | do.SayComplete | do.RenewLease | do.SayHealth
-_LANES = {"poll": 1, "renew": 1, "report": 4}
+_LANES = {"poll": 1, "renew": 4, "report": 4}  # threads: one request that hangs holds up no other job's renewal
 _log = structlog.get_logger()
 
 
