@@ -113,9 +113,56 @@ def scenario(_):
     other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     orders.rounds, orders.until, loop._leaving = 0, lambda: orders.rounds >= 4, False
-    assert not loop._committed(do.Step((do.PutPollKey("x"),), ()))
+    step = do.Step((do.PutPollKey("x"),), (do.Exit(),))
+    assert loop._committed(step) == ()
     other.execute("ROLLBACK")
-    assert loop._committed(do.Step((do.PutPollKey("x"),), ()))
+    assert loop._committed(step) == step.actions
+"""
+
+LEASED = """
+import http.server, threading
+from cronium.supervisor.backend.contract import iso
+from cronium.supervisor.core.state import JobRecord, JobState, Lease, RetryRule
+asked = []
+
+
+class Backend(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        renews = self.path.endswith("/a/lease/renew")
+        asked.extend([self.path] if renews else [])
+        lease = {"expiresAt": iso(time.time_ns() // 10**6 + 3000), "renewalToken": f"token-{len(asked)}"}
+        answer = str({"success": 1, "lease": lease}).replace("'", '"').encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+
+def scenario(_):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Backend)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    session._base = f"http://127.0.0.1:{server.server_port}"
+    now_ms = time.time_ns() // 10**6
+    record = JobRecord("a", 5, now_ms, now_ms, JobState.WAITING, RetryRule(2, delay_s=3600.0), lease=Lease("token-0", now_ms))
+    record = record.but(acknowledged=True, attempt=1, retry_at_ms=now_ms + 3_600_000)
+    journal.commit([do.PutJob(record, b"{}")])
+    core.restore([record], {}, None, now_ms)
+    other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    def until():
+        if len(asked) >= 4 and other.in_transaction:
+            other.execute("ROLLBACK")
+        return False
+
+    orders.until, loop._leaving = until, False
+    assert loop._committed(do.Step((do.PutPollKey("x"),), ())) == ()
+    assert len(asked) >= 4
+    (kept,) = [one for one in journal.load().records if one.job_id == "a"]
+    assert kept == core.job("a")
+    assert kept.lease.token >= "token-3"
+    server.shutdown()
 """
 
 
@@ -153,3 +200,8 @@ def test_why_the_journal_cannot_be_written_is_told_again_while_it_lasts(tmp_runt
     """Guards: what a full log has rotated away is told anew, and the reason is the true one."""
     log = said(tmp_runtime_dir, LOCKED)
     assert 2 <= log.count("everything waits: another program has locked the file; end that program") <= 4
+
+
+def test_leases_are_renewed_while_the_journal_cannot_be_written(tmp_runtime_dir: Path) -> None:
+    """Promise 5: else another host would get the jobs, and run them beside us."""
+    said(tmp_runtime_dir, LEASED)

@@ -2,7 +2,7 @@
 
 It decides nothing about jobs. One poller waits for everything: workers, streamer and monitor (ROUTER), deaths (pidfds), the
 backend's answers, signals. A step's writes are committed before any of its actions is carried out; when the disk is full the
-step waits.
+step waits, and only leases are renewed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -232,13 +232,13 @@ class Loop:
         now = _now()
         self._handled += 1
         step = self._core.handle(event, now)
-        if step.writes and not self._committed(step):
-            return
-        for action in step.actions:
+        for action in self._committed(step) if step.writes else step.actions:
             self._carry_out(action)
 
-    def _committed(self, step: do.Step) -> bool:
-        """Write the step down, waiting for the disk as long as it takes; False when a person wants us to leave meanwhile."""
+    def _committed(self, step: do.Step) -> Sequence[do.Action]:
+        """Write the step down, waiting for the disk as long as it takes; what is to be done then: nothing if a person wants us to
+        leave. Leases are renewed meanwhile, or another host would get the jobs.
+        """
         told_s: float | None = None
         while True:
             try:
@@ -250,11 +250,29 @@ class Loop:
                 self._later.extend(self._orders.events(self._busy(), stuck=True))
                 if self._leaving or self._orders.leave_now(time.monotonic()):
                     self._leaving = True
-                    return False
+                    return ()
+                step = self._with_leases_kept(step)
                 self._pulse.round(time.monotonic())  # this is no hang
                 wait_readable(self._orders.fileno(), _DISK_PAUSE_S)
             else:
-                return True
+                return step.actions
+
+    def _with_leases_kept(self, step: do.Step) -> do.Step:
+        """The step that waits, with what has come of leases since; renewals have gone out, other answers are kept for later."""
+        answers: list[on.LeaseRenewed | on.LeaseUnanswered] = []
+        for event in self._lanes.take():
+            if isinstance(event, on.LeaseRenewed | on.LeaseUnanswered):
+                answers.append(event)
+            else:
+                self._later.append(event)
+        more = self._core.keep_leases(answers, _now())
+        actions = step.actions + more.actions
+        for action in actions:
+            if isinstance(action, do.RenewLease):
+                self._lanes.submit(action)
+        newer = {write.record.job_id for write in more.writes if isinstance(write, do.PutJob)}
+        older = (w for w in step.writes if not (isinstance(w, do.PutJob) and w.payload is None and w.record.job_id in newer))
+        return do.Step((*older, *more.writes), tuple(a for a in actions if not isinstance(a, do.RenewLease)))
 
     def _carry_out(self, action: do.Action) -> None:
         match action:

@@ -88,6 +88,13 @@ class Core:
         self._decide(now)
         return self._draft.finished()
 
+    def keep_leases(self, answers: Iterable[on.LeaseRenewed | on.LeaseUnanswered], now: on.Now) -> do.Step:
+        """While a step waits for its disk: what follows belongs behind it, but for renewals, which wait for no write."""
+        for answer in answers:
+            self._apply(answer, now)
+        self._leases.renew(self._jobs.active.values(), now)
+        return self._draft.finished()
+
     def next_due_s(self, now: on.Now) -> float:
         """When (monotonic) a Tick is due at the latest."""
         due = min(now.mono_s + _TICK_S, self._statements.next_due_s(now.mono_s), self._breakers.next_due_s())
