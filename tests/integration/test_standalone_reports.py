@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 
+from cronium.supervisor.backend.contract import ContractBackend
+from cronium.supervisor.backend.http import BackendSession
+from cronium.supervisor.core import actions as do
+from cronium.supervisor.core import events as on
 from cronium.supervisor.standalone.client import StandaloneError
 from peers.standalone_queue import Queue, eventually, lines, running_queue
 
@@ -95,6 +100,29 @@ def test_a_statement_repeated_with_its_key_is_answered_the_same(queue: Queue) ->
     again = orchestrator.status(job_id, "preparing", "status-1", epoch=1)
     assert again.json() == first.json()
     assert queue.job(job_id)["status"] == "running"
+
+
+def test_what_is_said_of_an_earlier_attempt_is_refused_and_costs_nobody_the_job(queue: Queue) -> None:
+    """A request that was given up may be carried out late: it must not hide how the attempt does that runs now."""
+    job_id = queue.submit()
+    orchestrator = queue.orchestrator()
+    orchestrator.take(job_id)
+
+    def says(attempt: int, percentage: float) -> requests.Response:
+        details = {"attempt": attempt, "progress": {"percentage": percentage}}
+        return orchestrator.status(job_id, "running", epoch=1, details=details)
+
+    assert [says(1, 50).status_code, says(2, 10).status_code] == [200, 200]
+    late = says(1, 90)
+    assert (late.status_code, late.json()["error"]["details"]) == (409, {"attempt": 2})
+    assert queue.job(job_id)["details"] == {"attempt": 2, "progress": {"percentage": 10}}
+    session = BackendSession(queue.ready["apiUrl"], queue.token, orchestrator.name, 10.0)
+    backend = ContractBackend(session, orchestrator.name, ())
+    assert backend.status(do.SayStatus(job_id, "key-1", 1, "running", 1, None, None)) == on.Taken(job_id, "key-1")
+    stranger = ContractBackend(BackendSession(queue.ready["apiUrl"], queue.token, "stranger", 10.0), "stranger", ())
+    refused = stranger.status(do.SayStatus(job_id, "key-2", 1, "running", 1, None, None))
+    assert isinstance(refused, on.Refused)
+    assert refused.gone
 
 
 def test_a_queued_job_is_cancelled_at_once(queue: Queue) -> None:

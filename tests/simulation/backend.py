@@ -274,7 +274,9 @@ class Backend:
                 job = self.jobs[action.job_id]
                 sender = Sender(OURS, None if self._world.plan.forgets_epochs else action.epoch)
                 lease_ms = int(self._world.plan.lease_s * 1000)
-                changed = rules.report(job, sender, Status(action.status), self._world.clock.unix_ms(), lease_ms)
+                changed = rules.report(job, sender, Status(action.status), self._world.clock.unix_ms(), lease_ms, action.attempt)
+                if isinstance(changed, Refusal) and changed.details is not None:
+                    return on.Taken(action.job_id, action.key)
                 if isinstance(changed, Refusal):
                     return _refused(action.job_id, action.key, changed)
                 self.jobs[job.id] = changed

@@ -155,7 +155,7 @@ class Checks:
                 record = journal.records[job_id]
                 assert record.acknowledged, "acknowledge comes first"
                 state = JobState.READY if record.parked is not None else JobState.RUNNING
-                assert (record.state, record.epoch, record.attempt) == (state, epoch, attempt)
+                assert (record.state, record.epoch, record.attempt + (record.place is None)) == (state, epoch, attempt)
                 assert key not in self._said, "a key is used for two statuses"
                 self._statement(job_id, key, ("status", key))
             case do.SayComplete(job_id, key, epoch, attempt, outcome, summary):

@@ -86,6 +86,8 @@ class ContractBackend:
             details["progress"] = {"percentage": action.percentage, "message": action.message}
         body = {"status": action.status, "timestamp": iso_now(), "details": details, "epoch": action.epoch}
         answer = self._session.ask("PUT", f"/jobs/{_quoted(action.job_id)}/status", body=body, key=action.key)
+        if answer.status == 409 and _is_superseded(answer, action.attempt):
+            return on.Taken(action.job_id, action.key)  # a later one was said already, so this one has nothing more to tell
         return self._statement(action.job_id, action.key, answer)
 
     def complete(self, action: do.SayComplete) -> on.Taken | on.Refused | on.Unanswered:
@@ -249,6 +251,13 @@ def _lease(body: Mapping[str, object]) -> Lease | None:
         return Lease(token, round(datetime.fromisoformat(expires).timestamp() * 1000))
     except (ValueError, OverflowError):
         return None
+
+
+def _is_superseded(answer: Answer, attempt: int) -> bool:
+    """Whether a status was refused as the backend knows of a later attempt of ours: the job is ours all the same."""
+    error = answer.body.get("error")
+    details = error.get("details") if isinstance(error, Mapping) else None
+    return isinstance(details, Mapping) and (_count(details, "attempt") or 0) > attempt
 
 
 def _text(body: Mapping[str, Any], name: str) -> str | None:

@@ -162,7 +162,8 @@ class Statements:
         status = line.status or ("running" if record.begun else "preparing")  # after a restart nobody has said it yet
         message = line.waits or line.message
         key = self._send(line, "status", _key(record.job_id, f"status-{self._run}", record.received_ms, line.count))
-        return [do.SayStatus(record.job_id, key, record.epoch, status, record.attempt, line.percentage, message)]
+        attempt = record.attempt if record.place is not None else record.attempt + 1  # it waits to be made, once more
+        return [do.SayStatus(record.job_id, key, record.epoch, status, attempt, line.percentage, message)]
 
     @staticmethod
     def _send(line: _Line, kind: str, key: str) -> str:

@@ -24,11 +24,12 @@ Code = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why something asked for is not done: HTTP status, code, and a text that ends with the next step."""
+    """Why something asked for is not done: HTTP status, code, and a text that ends with the next step. `details` is JSON."""
 
     status: int
     code: Code
     message: str
+    details: Any = None
 
 
 class ApiError(CroniumError):
@@ -53,7 +54,7 @@ class ApiError(CroniumError):
     @classmethod
     def of(cls, refusal: Refusal) -> ApiError:
         """The error that tells a refusal."""
-        return cls(refusal.status, refusal.code, refusal.message)
+        return cls(refusal.status, refusal.code, refusal.message, details=refusal.details)
 
     def body(self, timestamp: str, trace_id: str | None) -> dict[str, Any]:
         """The JSON body; `timestamp` is ISO 8601."""

@@ -149,7 +149,7 @@ def renew(store: Store, job_id: str, sender: Sender, token: str, now_ms: int, ex
 
 def report(store: Store, job_id: str, sender: Sender, said: StatusReport, now_ms: int, lease_ms: int) -> Answer:
     """How far a job is."""
-    job = granted(rules.report(known(store, job_id), sender, Status(said.status), now_ms, lease_ms))
+    job = granted(rules.report(known(store, job_id), sender, Status(said.status), now_ms, lease_ms, said.attempt))
     store.save(job)
     if said.details:
         _merge_details(store, job, said.details)

@@ -40,7 +40,8 @@ class Job:
     """The state of a job; times in Unix milliseconds.
 
     `reached` is what its owner last said; `first_sequence` begins its epoch. `attempts` counts earlier hosts that had
-    acknowledged it, `attempt` is its last host's own count. `reports` counts the terminal reports that were taken.
+    acknowledged it, `attempt` is its last host's own count since it was last offered. `reports` counts the terminal reports
+    that were taken.
     """
 
     number: int
@@ -94,7 +95,7 @@ def claim(job: Job, orchestrator: str, now_ms: int, offer_ms: int, token: str) -
         return _ended(job)
     if job.status is not Status.QUEUED:
         return job if job.owner == orchestrator else _held(job)
-    offered = replace(job, status=Status.CLAIMED, lease_ms=now_ms + offer_ms)
+    offered = replace(job, status=Status.CLAIMED, lease_ms=now_ms + offer_ms, attempt=None)
     if job.owner == orchestrator:
         return offered
     return replace(
@@ -132,12 +133,16 @@ def renew(job: Job, sender: Sender, token: str, now_ms: int, extension_ms: int) 
     return replace(_alive(job, now_ms, extension_ms), lease_ms=now_ms + extension_ms)
 
 
-def report(job: Job, sender: Sender, status: Status, now_ms: int, lease_ms: int) -> Job | Refusal:
-    """The owner says how far it is. The end itself is told by `complete`; a terminal status here announces it."""
+def report(job: Job, sender: Sender, status: Status, now_ms: int, lease_ms: int, attempt: int | None = None) -> Job | Refusal:
+    """The owner says how far it is, in its attempt. The end itself is told by `complete`; a terminal status here announces it."""
     if (refusal := _not_the_owner(job, sender)) is not None:
         return refusal
     if job.ended:
         return job if job.status is status else _ended(job)
+    if attempt is not None and job.attempt is not None and attempt < job.attempt:
+        text = f"attempt {attempt} of job {job.id} is superseded, the job is at attempt {job.attempt}: say no more of that one"
+        return Refusal(409, "RESOURCE_ALREADY_PROCESSED", text, {"attempt": job.attempt})
+    job = replace(job, attempt=job.attempt if attempt is None else attempt)
     started = now_ms if status is Status.RUNNING and job.started_ms is None else job.started_ms
     if status in TERMINAL:
         return _alive(job, now_ms, lease_ms)

@@ -16,6 +16,7 @@ from cronium.supervisor.standalone.coverage import Expected, Totals
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ReportedStatus = Literal["acknowledged", "preparing", "running", "completed", "failed", "timeout", "cancelled"]
 TerminalStatus = Literal["completed", "failed", "timeout", "cancelled"]
+_MOST_ATTEMPTS = 1_000_000
 Count = Annotated[int, Field(ge=0, le=2**62)]
 
 
@@ -55,6 +56,12 @@ class StatusReport(Body):
     timestamp: datetime
     details: dict[str, Any] | None = None
     epoch: int | None = None
+
+    @property
+    def attempt(self) -> int | None:
+        """Of which attempt it is said, when it is said."""
+        attempt = (self.details or {}).get("attempt")
+        return attempt if type(attempt) is int and 0 <= attempt <= _MOST_ATTEMPTS else None
 
 
 class StreamTotals(Body):
@@ -102,7 +109,7 @@ class Complete(Body):
     condition: bool | None = None
     metrics: dict[str, Any] | None = None
     timestamp: datetime
-    attempt: int | None = Field(default=None, ge=0, le=1_000_000)
+    attempt: int | None = Field(default=None, ge=0, le=_MOST_ATTEMPTS)
     epoch: int | None = None
     logs: SentLogs | None = None
 

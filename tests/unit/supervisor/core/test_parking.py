@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cronium.common.errors import Reason
+from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome, ServerOutcome
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
@@ -111,6 +111,18 @@ def test_the_backend_hears_why_it_stands_still_and_its_lease_is_renewed() -> Non
     driver.give(on.LeaseRenewed("a", Lease("t", driver.now().unix_ms + 30_000)))
     driver.tick(after_s=25)
     driver.one(do.RenewLease)
+
+
+def test_what_it_says_while_a_place_that_never_was_is_named_anew_is_of_no_earlier_attempt() -> None:
+    """The backend refuses that, and nobody would read why it waits."""
+    driver = Driver()
+    order = driver.run("a", servers=(WEB,))
+    driver.give(on.AttemptSaid(order.worker, "a", 1, "preparing"))
+    driver.take(driver.one(do.SayStatus))
+    error = ExecutionError(Reason.UNREACHABLE, "no answer").report()
+    driver.give(on.AttemptParked(order.worker, "a", 1, WEB, error, driver.now().unix_ms + 10_000, begun=False, touched=False))
+    said = driver.one(do.SayStatus)
+    assert (said.attempt, said.message) == (1, "no answer")
 
 
 def test_if_nobody_gets_there_it_ends_as_it_was_said_and_its_place_is_remembered() -> None:

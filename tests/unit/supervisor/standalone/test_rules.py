@@ -73,9 +73,10 @@ class History(RuleBasedStateMachine):
             assert self.job.status is not Status.QUEUED
             assert self.job.lease_ms == self.now_ms + LEASE_MS
 
-    @rule(host=hosts, epoch=epochs, status=st.sampled_from(sorted(rules.REPORTABLE)))
-    def reports(self, host: str, epoch: int | None, status: Status) -> None:
-        if self.step(rules.report(self.job, Sender(host, epoch), status, self.now_ms, LEASE_MS)):
+    @rule(host=hosts, epoch=epochs, status=st.sampled_from(sorted(rules.REPORTABLE)), attempt=st.none() | st.integers(1, 3))
+    def reports(self, host: str, epoch: int | None, status: Status, attempt: int | None) -> None:
+        if self.step(rules.report(self.job, Sender(host, epoch), status, self.now_ms, LEASE_MS, attempt)):
+            assert self.before.ended or attempt is None or self.job.attempt == attempt >= (self.before.attempt or 0)
             self.only_by_the_owner(host, epoch)
             assert self.job.ended == self.before.ended
 
