@@ -13,12 +13,14 @@ import pytest
 from peers.netns import Namespace
 from peers.ssh_world import USER, Servers
 from peers.sshd import Sshd
-from peers.world import Done, World
+from peers.world import Done, World, numbered
 
 LINES = 1000
 SLOWLY = f"for i in $(seq 1 {LINES}); do echo line $i; sleep 0.01; done; exit 7"
-NUMBERED = [f"line {i}" for i in range(1, LINES + 1)]
 AWAY_S = 30
+UNTIL_TOLD = """
+i=0; until [ -e {folder}/stop ]; do i=$((i + 1)); echo line $i; echo $i >{folder}/printed; sleep 0.01; done; exit 7
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +36,18 @@ def world(docker_endpoint: str, servers: Servers) -> Iterator[World]:
         servers.wait_until_tidy()
 
 
-def whole(done: Done) -> None:
+def whole(done: Done, lines: int = LINES) -> None:
     """Every line once and in order (promise 3), the exit code right."""
-    assert done.stdout == NUMBERED
+    assert done.stdout == numbered(lines)
     assert done.report["exitCode"] == 7
     assert done.reason == "script_exit"
+
+
+def printed(servers: Servers) -> int:
+    """How many lines the script of `UNTIL_TOLD` has printed."""
+    while not (text := (servers.folder / "printed").read_text()):
+        pass  # it is being written
+    return int(text)
 
 
 def test_a_job_runs_on_a_server(world: World, servers: Servers) -> None:
@@ -97,18 +106,23 @@ def test_a_job_whose_server_is_away_holds_no_worker(docker_endpoint: str, server
 
 @pytest.mark.timeout(180)
 def test_a_network_that_is_gone_for_half_a_minute_costs_nothing(docker_endpoint: str) -> None:
-    """Promise 5. The script goes on there; a worker is not held for it."""
+    """Promise 5. The script goes on there; a worker is not held for it. What it prints later is read on as it comes."""
     with (
         Namespace() as network,
         Servers(given=[Sshd(address=network.address, prefix=network.prefix)]) as servers,
         World(docker_endpoint, environ=servers.environ(), wait_for_images=False) as world,
     ):
-        job = world.submit(SLOWLY, target=servers.target(), timeout=150)
+        job = world.submit(UNTIL_TOLD.format(folder=servers.folder), target=servers.target(), timeout=150)
         world.until_said(job, "line 100")
         network.down()
+        before = printed(servers)
         time.sleep(AWAY_S)
+        meanwhile = printed(servers)
+        assert meanwhile > 5 * before, "the script goes on"
         network.up()
-        whole(world.done(job, timeout_s=100))
+        world.until_said(job, f"line {meanwhile + 100}")
+        (servers.folder / "stop").touch()  # not before: the job has not ended, it was read on live
+        whole(world.done(job, timeout_s=100), printed(servers))
         servers.wait_until_tidy()
 
 
@@ -124,10 +138,13 @@ def test_killed_workers_cost_nothing(world: World, servers: Servers) -> None:
     job = world.submit(SLOWLY, target=servers.target())
     for number in (100, 300):
         world.until_said(job, f"line {number}")
-        for worker in world.roles("worker"):
-            if "ssh" in worker.cmdline()[0]:
-                worker.kill()
-    whole(world.done(job))
+        working = [worker for worker in world.roles("worker") if "ssh" in worker.cmdline()[0]]
+        assert working, "its worker says by its title that it has a job on a server"
+        for worker in working:
+            worker.kill()
+    done = world.done(job)
+    whole(done)
+    assert done.job["attempts"] == 1
 
 
 def test_everything_killed_and_started_again_costs_nothing(world: World, servers: Servers) -> None:
