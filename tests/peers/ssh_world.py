@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import pwd
 import shutil
 import tempfile
 import time
@@ -14,23 +16,28 @@ from typing import Any, Self
 
 import psutil
 
-from peers.sshd import Sshd
+from peers.sshd import SSHD, Sshd
 
-# Its home is empty: what a person's own .bashrc does is no part of a test. Nobody else's tests have the same.
+# Its home is empty: what a person's own .bashrc does is no part of a test. Nobody else's tests have the same,
+# and `Servers` adds a number: what runs as that user is theirs.
 USER = f"cronium{os.getpid()}"
 _GONE_WITHIN_S = 75.0  # promise 8, and a little for a slow machine
-_OURS = ("CRONIUM_PLACE=", "CRONIUM_TOKEN=", "CRONIUM_READER=")
+_OURS = ("CRONIUM_PLACE", "CRONIUM_TOKEN", "CRONIUM_READER")
+_numbers = itertools.count()
 
 
 class Servers:
     """`count` sshds (or the given ones), one folder for all their jobs. Use as a context manager: nothing may be left there."""
 
     def __init__(self, count: int = 1, *, given: Iterable[Sshd] = (), lines: Iterable[str] = ()) -> None:
-        self.all = [*given] or [Sshd(*lines, user=USER) for _ in range(count)]
+        user = f"{USER}s{next(_numbers)}"
+        self.all = [*given] or [Sshd(*lines, user=user) for _ in range(count)]
         self.folder = Path(tempfile.mkdtemp(prefix="crs-", dir="/tmp"))
         self.folder.chmod(0o1777)  # as /tmp: whoever logs in makes a directory there
         self.known_hosts = self.folder / "known_hosts"
         self._stack = ExitStack()
+        self._seen: set[str] = set()  # names of places: what runs for one is ours when its directory is long gone, too
+        self._uids: set[int] = set()
 
     def __enter__(self) -> Self:
         try:
@@ -40,6 +47,8 @@ class Servers:
             self._stack.close()
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
+        # Whatever runs as a user of ours is ours. Root has more to do.
+        self._uids = {pwd.getpwnam(server.user).pw_uid for server in self.all} - {0}
         self.known_hosts.write_text("".join(server.known_hosts_line() + "\n" for server in self.all))
         return self
 
@@ -72,7 +81,9 @@ class Servers:
 
     def places(self) -> list[Path]:
         """The directories of jobs and waiting launchers."""
-        return [path for base in self.folder.glob("jobs-*") for path in base.iterdir()]
+        found = [path for base in self.folder.glob("jobs-*") for path in base.iterdir()]
+        self._seen.update(path.name for path in found)
+        return found
 
     def wait_until_tidy(self, within_s: float = _GONE_WITHIN_S) -> None:
         """Until there is no place of a job whose script was started (waiting launchers may stay)."""
@@ -82,18 +93,22 @@ class Servers:
             time.sleep(0.05)
 
     def processes(self) -> list[psutil.Process]:
-        """Whatever runs there for us."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                environ: Mapping[str, str] = process.environ()
-            except psutil.Error:
-                continue
-            names = [environ.get(name.rstrip("=")) for name in _OURS]
-            mine = {path.name for path in self.places()}
-            if any(name in mine for name in names if name) or str(self.folder) in " ".join(_cmdline(process)):
-                found.append(process)
-        return found
+        """Whatever runs there for us, but for sshd's own."""
+        self.places()
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            if process.exe() == SSHD or process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            environ: Mapping[str, str] = process.environ()
+            return (
+                process.uids().real in self._uids
+                or any(environ.get(name) in self._seen for name in _OURS)
+                or str(self.folder) in " ".join(process.cmdline())
+            )
+        except psutil.Error:
+            return False
 
     def left(self, within_s: float = _GONE_WITHIN_S) -> list[str]:
         """Wait until nothing is there; what there still is after that time."""
