@@ -254,6 +254,34 @@ def test_weak_algorithms_are_not_spoken(client: Client) -> None:
         assert "in common" in caught.value.message
 
 
+def test_an_old_server_that_signs_with_sha1_is_refused(client: Client) -> None:
+    """`ssh-rsa` is a kind of key and, by the same name, a signature of it with SHA-1: only the first is any good."""
+    with Sshd("HostKeyAlgorithms ssh-rsa", host_keys=("rsa",)) as sshd:
+        client.trust(sshd)
+        with pytest.raises(ExecutionError) as caught:
+            client.dial(server_of(sshd))
+        assert caught.value.reason is Reason.SSH_PROTOCOL
+        assert "in common" in caught.value.message
+        assert sshd.handshakes() == 0
+    with Sshd("HostKeyAlgorithms rsa-sha2-256", host_keys=("rsa",)) as sshd:
+        client.trust(sshd)
+        client.dial(server_of(sshd)).close()
+
+
+def test_our_key_signs_nothing_with_sha1(client: Client) -> None:
+    """A server that wants nothing else does not let us in, and no such signature was made."""
+    with Sshd("PubkeyAcceptedAlgorithms ssh-rsa", key=session_key("other", "rsa")) as sshd:
+        client.trust(sshd)
+        with pytest.raises(ExecutionError) as caught:
+            client.dial(server_of(sshd))
+        assert caught.value.reason is Reason.AUTH_FAILED
+        assert "its sshd's log" in caught.value.message
+        said = [line for line in sshd.log_lines() if "signature algorithm" in line]
+        assert said
+        assert all("algorithm rsa-sha2-" in line for line in said)
+        assert sshd.handshakes() == 0
+
+
 # --- the way there -----------------------------------------------------------------------------------------------------
 
 

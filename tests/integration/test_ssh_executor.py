@@ -534,13 +534,31 @@ def test_a_full_disk_is_told(servers: Servers, tmp_path: Path) -> None:
         told = world.run(world.job("head -c 3000000 /dev/zero || true; echo end; exit 3", timeout=20))
         assert told.reason in ("disk_full", "timeout"), told.outcome
         assert any("disk full" in line for line in system_lines(told))
+    finally:
+        world.close()
+        until(lambda: not servers.processes())
+        subprocess.run(["umount", str(disk)], check=True)
+        disk.rmdir()
+
+
+def test_a_place_that_a_full_disk_has_no_room_for_is_refused(servers: Servers, tmp_path: Path, ran: Path) -> None:
+    """The script does not run, and the error names the directory."""
+    disk = servers.folder / "full"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "none", str(disk)], check=True)
+    world = SshWorld(servers, tmp_path, execution={"temp_dir": str(disk / "jobs")})
+    try:
         with contextlib.suppress(OSError), (disk / "more").open("wb", buffering=0) as file:
             while file.write(bytes(4096)):
                 pass
-        told = world.run(world.job("echo hi"))
-        assert told.outcome.status == "failed"
-        assert told.reason in ("server_unsuitable", "disk_full", "launch_failed")
-        assert "space" in told.outcome.error.message or "disk" in told.outcome.error.message  # type: ignore[union-attr]
+        told = world.run(world.job(f"echo run >>{ran}"))
+        assert not ran.exists()
+        assert (told.outcome.status, told.reason) == ("failed", "server_unsuitable")
+        message = told.outcome.error.message  # type: ignore[union-attr]
+        assert "make room there" in message
+        assert str(disk) in message
+        (disk / "more").unlink()
+        assert world.run(world.job(f"echo run >>{ran}")).outcome.status == "completed"
     finally:
         world.close()
         until(lambda: not servers.processes())
@@ -655,6 +673,15 @@ def test_several_servers_give_one_outcome(world: SshWorld, tmp_path: Path) -> No
     assert files == {f"web-{n}/port": str(world.servers.all[n].port) for n in range(3)}
 
 
+def test_several_servers_run_at_the_same_time(world: SshWorld, servers: Servers) -> None:
+    """Each waits for what the others do, so that one after the other would end at the deadline."""
+    here = servers.folder / f"here-{secrets.token_hex(4)}"
+    script = f": >{here}-${{SSH_CONNECTION##* }}; until set -- {here}-*; [ $# = 3 ]; do sleep 0.05; done; echo all"
+    told = world.run(world.job(script, "bash", 0, 1, 2, timeout=30))
+    assert told.outcome.status == "completed"
+    assert told.stdout == b"all\n" * 3
+
+
 def test_one_dead_server_of_several_holds_back_no_other(world: SshWorld, servers: Servers, ran: Path) -> None:
     """They go on and finish; then the attempt is parked, and completed later without a second run of theirs."""
     job, place = world.job(f"echo run >>{ran}; echo here", "bash", 0, 1), world.place()
@@ -736,6 +763,27 @@ def test_an_idle_connection_is_closed(servers: Servers, tmp_path: Path) -> None:
     world.tend(lambda: not world.executor._pool._kept)
     until(lambda: servers.all[0].connections() < before)
     assert told_slots(world) == set()
+    world.close()
+
+
+def test_an_unused_connection_on_a_silent_link_is_let_go(servers: Servers, tmp_path: Path) -> None:
+    """Nothing but a question shows it; and one that answers is kept."""
+    pool = {"health_check_interval": 1, "connect_timeout": 1, "idle_timeout": 600, "warm": False}
+    world = SshWorld(servers, tmp_path, connection_pool=pool)
+    world.run(world.job("echo hi"))
+    connection, until_s = kept(world).connection, time.monotonic() + 3.5
+    while time.monotonic() < until_s:
+        world.executor.tend(time.monotonic())
+        time.sleep(0.01)
+    assert kept(world).connection is connection
+    assert connection.alive
+    assert servers.all[0].signal_sessions(signal.SIGSTOP)
+    try:
+        world.tend(lambda: not world.executor._pool._kept, within_s=30)
+    finally:
+        servers.all[0].signal_sessions(signal.SIGCONT)
+    assert not connection.alive
+    assert [message for message in world.told if isinstance(message, Connected)][-1].servers == ()
     world.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -17,6 +18,7 @@ from peers.ssh_attempt import SshWorld
 from peers.ssh_world import Servers
 from peers.sshd import Sshd, busybox_tools
 
+_REQUEST = re.compile(r"server_input_channel_req: channel \d+ request (\S+) reply")
 SCRIPT = "echo out; echo err >&2; echo file >$CRONIUM_OUTPUT_DIR/f; exit 3"
 
 
@@ -106,6 +108,17 @@ def test_a_forced_command_is_a_clear_error(tmp_path: Path) -> None:
         world.close()
     assert told.reason == "ssh_protocol", told.updates
     assert "ForceCommand" in told.outcome.error.message  # type: ignore[union-attr]
+
+
+def test_neither_a_terminal_nor_our_agent_is_asked_for(tmp_path: Path) -> None:
+    """As the server sees it: of what one may ask of a session, a command and nothing else."""
+    with Servers(lines=("LogLevel DEBUG1",)) as servers:
+        world = SshWorld(servers, tmp_path)
+        told = world.run(world.job('tty; echo "${SSH_TTY-none} ${SSH_AUTH_SOCK-none}"'))
+        world.close()
+        requests = {found[1] for line in servers.all[0].log_lines() if (found := _REQUEST.search(line))}
+    assert told.stdout == b"not a tty\nnone none\n"
+    assert requests == {"exec"}
 
 
 def test_two_sessions_are_enough_without_a_slot(tmp_path: Path) -> None:
