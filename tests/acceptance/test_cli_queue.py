@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 from pathlib import Path
@@ -94,6 +95,8 @@ def test_a_follower_that_leaves_does_not_end_the_job(shared_supervisor: Supervis
     process = shared_supervisor.start("submit", path, "--follow")
     assert process.stdout is not None
     assert process.stdout.readline() == b"begun\n"
+    # On its way from one line to the next it may hear of a signal only with the next one, which never comes.
+    until(lambda: _waits_for_a_socket(process.pid), "it waits for the next line")
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -102,6 +105,14 @@ def test_a_follower_that_leaves_does_not_end_the_job(shared_supervisor: Supervis
     assert status(shared_supervisor, job_id) == "running"
     shared_supervisor.run("cancel", job_id)
     until(lambda: status(shared_supervisor, job_id) == "cancelled", "it is cancelled")
+
+
+def _waits_for_a_socket(pid: int) -> bool:
+    """Whether the process is in a system call whose first argument is a socket (proc(5), /proc/PID/syscall)."""
+    with contextlib.suppress(OSError, ValueError, IndexError):  # it runs, or has gone
+        descriptor = int(Path(f"/proc/{pid}/syscall").read_text().split()[1], 16)
+        return str(Path(f"/proc/{pid}/fd/{descriptor}").readlink()).startswith("socket:")
+    return False
 
 
 def test_exec_beside_a_running_supervisor_disturbs_nobody(shared_supervisor: Supervisor) -> None:

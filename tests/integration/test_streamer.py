@@ -157,6 +157,7 @@ def test_a_streamer_killed_in_a_flood_loses_and_repeats_nothing(world: World) ->
         worker.run(until=lambda: world.arrived("job-1") > worker.total * kill // 6)  # noqa: B023 - called at once
         host.kill()
         host.start()
+        world.peer.wait_for(lambda: world.peer.connections == kill + 1)  # noqa: B023 - called at once
     worker.run()
     world.assert_all(worker)
     assert world.peer.connections == 5

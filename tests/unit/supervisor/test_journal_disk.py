@@ -67,7 +67,8 @@ def test_what_was_said_to_be_committed_is_there_after_a_kill(tmp_path: Path) -> 
         child = subprocess.Popen([sys.executable, "-c", _COMMITS, path, str(begin)], stdout=subprocess.PIPE)
         assert child.stdout is not None
         assert child.stdout.readline() == b"ready\n"
-        time.sleep(random.uniform(0.05, 0.3))
+        said += [int(child.stdout.readline()) for _ in range(6)]
+        time.sleep(random.uniform(0, 0.2))
         os.kill(child.pid, signal.SIGKILL)
         said += [int(line) for line in child.stdout.read().splitlines()]
         child.wait(10)
@@ -81,7 +82,6 @@ def test_what_was_said_to_be_committed_is_there_after_a_kill(tmp_path: Path) -> 
         assert memory.poll_key is not None
         assert f"job-{memory.poll_key}" in known, "one step, whole"
         journal.close()
-    assert len(said) > 20
 
 
 def test_a_full_disk_takes_nothing_of_a_step_and_all_of_it_once_there_is_room(small_disk: Path) -> None:
