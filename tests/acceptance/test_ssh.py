@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
 
 import pytest
 
@@ -48,6 +49,12 @@ def printed(servers: Servers) -> int:
     while not (text := (servers.folder / "printed").read_text()):
         pass  # it is being written
     return int(text)
+
+
+def ran_s(done: Done) -> float:
+    """How long it took by the queue's clock."""
+    began, ended = (datetime.fromisoformat(done.job[name]) for name in ("startedAt", "endedAt"))
+    return (ended - began).total_seconds()
 
 
 def test_a_job_runs_on_a_server(world: World, servers: Servers) -> None:
@@ -101,6 +108,25 @@ def test_a_job_whose_server_is_away_holds_no_worker(docker_endpoint: str, server
         assert world.run("echo beside", target=servers.target(1)).stdout == ["beside"]
         servers.all[0].start()
         whole(world.done(job))
+        servers.wait_until_tidy()
+
+
+@pytest.mark.timeout(180)
+def test_a_job_on_a_server_that_stays_away_ends_after_its_deadline(docker_endpoint: str) -> None:
+    """At the deadline plus `ssh.unreachableAfter`; what is left there is cleaned when the server is back."""
+    environ = {"CRONIUM_SSH_UNREACHABLE_AFTER": "4s", "CRONIUM_SSH_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "2s"}
+    with (
+        Servers(1) as servers,
+        World(docker_endpoint, environ=servers.environ(**environ), wait_for_images=False) as world,
+    ):
+        job = world.submit("echo on; sleep 100", target=servers.target(), timeout=6)
+        world.until_said(job, "on")
+        servers.all[0].stop()
+        done = world.done(job, timeout_s=60)
+        assert (done.report["error"]["type"], done.reason, done.job["attempts"]) == ("ssh", "unreachable", 1), done.report
+        assert 6 + 4 - 1 < ran_s(done) < 3 * (6 + 4)
+        assert servers.places(), "nobody could get there"
+        servers.all[0].start()
         servers.wait_until_tidy()
 
 

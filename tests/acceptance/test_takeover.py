@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 from peers.own_supervisor import until
+from peers.ssh_world import Servers
 from peers.world import World
 
 MB = 1_000_000
@@ -16,17 +17,26 @@ LINE_BYTES = 10 * MB
 
 
 @pytest.fixture(scope="module")
-def world(docker_endpoint: str, runner_images: object) -> Iterator[World]:
-    with World(docker_endpoint, queue={"max_job_log_bytes": 8 * PRINTED_BYTES}) as world:
+def servers() -> Iterator[Servers]:
+    with Servers() as servers:
+        yield servers
+
+
+@pytest.fixture(scope="module")
+def world(docker_endpoint: str, runner_images: object, servers: Servers) -> Iterator[World]:
+    with World(docker_endpoint, environ=servers.environ(), queue={"max_job_log_bytes": 8 * PRINTED_BYTES}) as world:
         yield world
+        servers.wait_until_tidy()
 
 
-def kill_worker(world: World) -> None:
-    """The one that has a job. There is but one job."""
-    for worker in world.roles("worker"):
-        words = " ".join(worker.cmdline())
-        if "container" in words and reads(worker) > MB:
-            worker.kill()
+def kill_worker(world: World, executor: str = "container") -> None:
+    """The one that has a job, known by its title, and that has read files. (What came over a socket is not counted.)"""
+    working = [one for one in world.roles("worker") if executor in " ".join(one.cmdline())]
+    if executor == "container":
+        working = [worker for worker in working if reads(worker) > MB]
+    assert working
+    for worker in working:
+        worker.kill()
 
 
 def reads(process: psutil.Process) -> int:
@@ -53,14 +63,15 @@ def test_after_much_output_nothing_is_read_again(world: World) -> None:
     assert max([*grown, *map(reads, others)]) < PRINTED_BYTES // 20
 
 
-def test_in_the_middle_of_a_long_line_not_a_byte_is_lost_or_repeated(world: World) -> None:
+@pytest.mark.parametrize("executor", ["container", "ssh"])
+def test_in_the_middle_of_a_long_line_not_a_byte_is_lost_or_repeated(world: World, servers: Servers, executor: str) -> None:
     """Promise 3: the pieces of one line of 10 MB, over three workers and two streamers."""
     step = LINE_BYTES // 100
     write = f"for n in $(seq 100); do head -c {step - 3} /dev/zero | tr '\\0' x; printf %03d $n; sleep 0.02; done; echo; echo end"
-    job = world.submit(write)
+    job = world.submit(write, **({"target": servers.target()} if executor == "ssh" else {}))
     for share in (1, 2):
         until(lambda: arrived(world, job) > share * LINE_BYTES // 4, "pieces of the line")  # noqa: B023 - called at once
-        kill_worker(world)
+        kill_worker(world, executor)
         if share == 2:
             for streamer in world.roles("streamer"):
                 streamer.kill()

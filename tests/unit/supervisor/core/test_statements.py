@@ -144,6 +144,32 @@ def test_complete_waits_for_the_summary_and_asks_again_for_one_that_does_not_com
     driver.one(do.SayComplete)
 
 
+def test_complete_is_tried_for_days_also_by_the_next_supervisors() -> None:
+    """Nothing gives up: neither time nor tries nor restarts, and the key stays the same. The pause has its limit."""
+    driver = Driver(retry_longest_s=60.0)
+    driver.end(driver.run())
+    driver.give(on.SummaryHeard(summary()))
+    key, tries, day_s = driver.one(do.SayComplete).key, 0, 86_400.0
+    began_s = driver.now_s
+    while driver.now_s < began_s + 5 * day_s:
+        complete = driver.one(do.SayComplete)
+        assert (complete.key, complete.outcome) == (key, outcome())
+        tries += 1
+        driver.give(on.Unanswered("a", key, "503", retry_after_s=3600.0 if tries % 2 else None))
+        if tries % 10 == 0:
+            driver.restart()
+        waited_s = driver.now_s
+        while not driver.wanted(do.SayComplete):
+            driver.tick(30)
+            if driver.wanted(do.Summarize):
+                driver.give(on.SummaryHeard(summary()))
+            assert driver.now_s < waited_s + 2 * 3600
+        assert driver.state() is JobState.ENDED
+    assert tries > 5 * 24
+    driver.take(driver.one(do.SayComplete))
+    assert driver.state() is JobState.DONE
+
+
 def test_a_summary_that_comes_late_is_not_kept_for_another_run() -> None:
     driver = Driver()
     driver.end(driver.run())
