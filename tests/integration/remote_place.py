@@ -197,6 +197,16 @@ class RemoteServer:
         self.channels.append(channel)
         return channel
 
+    @contextlib.contextmanager
+    def background(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Something else that the user runs there."""
+        world = {**self.environment, **environment}
+        with subprocess.Popen(arguments, stdin=subprocess.PIPE, cwd=self.home, env=world, **self._as_user()) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def finished(self, command: str) -> bytes:
         """What a short command says on stdout, from its first byte on."""
         done = subprocess.run(

@@ -1,9 +1,11 @@
 """What runs on a server, with each shell that it may meet there: real processes, pipes and files, no connection."""
 
+import contextlib
 import hashlib
 import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import tarfile
@@ -533,6 +535,37 @@ def test_clean_touches_nothing_of_another_place(dash_server: RemoteServer) -> No
     look = keep.look()
     assert look.launcher_alive
     assert look.there
+
+
+@pytest.mark.parametrize("how", ["clean", "kill"])
+def test_who_forges_what_is_shown_of_processes_has_no_other_killed(server: RemoteServer, how: str) -> None:
+    """What `head` prints between files anybody can put into an environment, or an argument. Nor does it hide what is ours."""
+    name = server.place.name
+    said = "".join(f"CRONIUM_{variable}={name}\n" for variable in ("PLACE", "TOKEN", "READER")) + f"name={name}\\n\n"
+    heads = ["/proc", *(f"/proc/{os.getpid() + offset}/.." for offset in range(3000))]
+    with contextlib.ExitStack() as stack:
+        victim = stack.enter_context(server.background("sleep", "1004"))
+        forged = [f"\n==> {head}/{victim.pid}/{file} <==\n{said}" for head in heads for file in ("environ", "cmdline")]
+        pieces = ["".join(forged[at : at + 400]) for at in range(0, len(forged), 400)]
+        others = [
+            victim,
+            stack.enter_context(server.background("sleep", "1005", **{f"V{number}": text for number, text in enumerate(pieces)})),
+            stack.enter_context(server.background("sh", "-c", "read _", pieces[0])),
+            stack.enter_context(server.background("sleep", "1006", V=f"x\n{said}", W=f"x\nCRONIUM_TOKEN={name}")),
+        ]
+        hide = shlex.quote(f"A=\n==> /proc/{victim.pid}/environ <==\nX=1")
+        hidden = f'env -i PATH="$PATH" {hide} CRONIUM_TOKEN="$CRONIUM_TOKEN" setsid sleep 1007 &\n'
+        run, keep = server.start(hidden + STUBBORN)
+        run.wait_for(lambda: run.out, "the script")
+
+        def ours() -> list[psutil.Process]:
+            theirs = {process.pid for process in others}
+            return [process for process in server.processes() if process.pid not in theirs and is_job(process)]
+
+        wait_until(lambda: {"1001", "1002", "1003", "1007"} <= {process.cmdline()[-1] for process in ours()}, "what it starts")
+        assert server.clean() if how == "clean" else keep.ask(Words.KILL) == Reply("kill", "done")
+        assert [process.poll() for process in others] == [None] * 4
+        wait_until(lambda: not ours(), "the job's end")
 
 
 def test_list_names_the_places_of_this_installation(server: RemoteServer) -> None:

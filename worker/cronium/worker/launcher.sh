@@ -35,6 +35,8 @@
 files=$1 run=$2 token=${3-}
 stdin_wait_s=${CRONIUM_STDIN_WAIT_S:-120} ttl_s=${CRONIUM_REMOTE_TTL_S-}
 unset CRONIUM_STDIN_WAIT_S CRONIUM_REMOTE_TTL_S
+newline='
+'
 
 # ---- The pump: copies a pipe into a file, never further ahead of `credit` than the job's limit ----
 #
@@ -328,15 +330,18 @@ remove_files() {
     for reader in "$files"/reader.*; do
         [ ! -p "$reader" ] || echo end 1<>"$reader"
     done
-    # Who still follows or listens here after a moment does so for a connection that is dead without the server knowing. By their
-    # command lines: tail -f FILES/…, and the shells with `name=TOKEN` in theirs (see remote.sh). Before the name is free again.
+    # Who still follows or listens here after a moment does so for a connection that is dead without the server knowing. Found as in
+    # remote.sh, and before the name is free again.
     sleep 0.5 || sleep 1
-    head -c 1024 /proc/[0-9]*/cmdline | tr '\000' '\n' |
-        sed -n -e '/^==> .* <==$/h' -e "\\,name=$token.n,{x;p;x;}" -e "\\,/$token/,{x;p;x;}" |
-        while read -r _ entry _; do
-            entry=${entry#/proc/} entry=${entry%/cmdline}
-            [ "$entry" = $$ ] || kill -KILL "$entry"
-        done
+    for entry in $(
+        head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+            LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" \
+                -e "/^CRONIUM_READER=$token\$/{x;p;x;}" |
+            sort -u
+    ); do
+        entries=$newline$(tr '\n\000' '\001\n' <"/proc/$entry/environ")$newline
+        case $entries in *"${newline}CRONIUM_READER=$token$newline"*) kill -KILL "$entry" ;; esac
+    done
     rm -rf "$files" || { chmod -R u+rwx "$files" && rm -rf "$files"; }
 }
 

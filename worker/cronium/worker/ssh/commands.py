@@ -71,7 +71,7 @@ def run_command(place: RemotePlace, stdin_wait_s: float, remote_ttl_s: float, re
         "stdin_wait_s": f"{stdin_wait_s:.3f}",
         "remote_ttl_s": str(max(1, math.ceil(remote_ttl_s))),
     }
-    return _command("run", _of(place, reader) | values)
+    return _as_reader(place, _command("run", _of(place, reader) | values))
 
 
 def read_command(place: RemotePlace, offsets: Mapping[str, int], reader: str) -> str:
@@ -96,7 +96,7 @@ def keep_command(place: RemotePlace, state_offset: int, events_offset: int, read
 
 def results_command(place: RemotePlace) -> str:
     """The marker, then the bytes of `results`. Errors: gone, base_not_ours."""
-    return _command("fetch", _of(place))
+    return _as_reader(place, _command("fetch", _of(place)))
 
 
 def clean_command(temp_dir: str, names: Iterable[str]) -> str:

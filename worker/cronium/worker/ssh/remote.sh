@@ -12,10 +12,12 @@
 # `@cronium error CODE DETAIL`. `up` is how long ago the host was booted.
 # Descriptors: 3 and 4 our stdout and stderr as they came; 2 goes nowhere, as shells talk there.
 # What is ours among the server's processes carries CRONIUM_PLACE=NAME (launcher), CRONIUM_TOKEN=NAME (job), or
-# CRONIUM_READER=NAME (whoever follows files) in its environment.
+# CRONIUM_READER=NAME (our shells, and whoever follows files) in its environment, as an entry of its own.
 
 exec 3>&1 4>&2 2>/dev/null
 boot_id=-
+newline='
+'
 
 # CODE DETAIL
 refuse() {
@@ -98,22 +100,35 @@ find_launcher() {
     [ "$start_ticks" = "$ticks" ]
 }
 
-# VARIABLE...: pids that have one of them with the place's name. One look at everything: `head` names each file that it shows.
+# VARIABLE...: pids that seem to have one of them with the place's name. One look at everything: `head` names each file that it shows,
+# by a path with our pid, which no text knows that is older than we are. Still only a hint: anybody may show us such a line.
 carriers() {
     for variable; do set -- "$@" -e "/^$variable=$name\$/{x;p;x;}" && shift; done
-    head -c 2097152 /proc/[0-9]*/environ | tr '\000' '\n' | sed -n -e '/^==> \/proc\/[0-9]*\/environ <==$/h' "$@" |
-        while read -r _ pid _; do
-            pid=${pid#/proc/}
-            printf '%s\n' "${pid%/environ}"
-        done
+    head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+        LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" "$@" |
+        sort -u
 }
 
-# VARIABLE...: KILL to all who carry it, until there are none.
+# PID VARIABLE...: has it one of them itself? A newline within an entry is no end of it. (Others than root can kill their own only; who
+# puts this into a process of his own has that killed, and nothing else.)
+carries() {
+    entries=$newline$(tr '\n\000' '\001\n' <"/proc/$1/environ")$newline
+    shift
+    for variable; do
+        case $entries in *"$newline$variable=$name$newline"*) return ;; esac
+    done
+    return 1
+}
+
+# VARIABLE...: KILL to all who carry it, until there are none. One that went before it was looked at may have left another.
 sweep() {
-    passes=0
-    while [ "$passes" -lt 20 ] && pids=$(carriers "$@") && [ "$pids" ]; do
-        # shellcheck disable=SC2086 # numbers
-        kill -KILL $pids
+    passes=0 swept=1
+    while [ "$swept" ] && [ "$passes" -lt 20 ]; do
+        swept=''
+        for pid in $(carriers "$@"); do
+            if carries "$pid" "$@"; then kill -KILL "$pid"; elif [ -e "/proc/$pid" ]; then continue; fi
+            swept=1
+        done
         passes=$((passes + 1))
         [ "$passes" -le 3 ] || sleep 0.05
     done
@@ -144,15 +159,6 @@ kill_place() {
     if find_launcher; then kill -KILL "$launcher_pid"; fi
     sweep_session
     sweep CRONIUM_PLACE CRONIUM_TOKEN
-}
-
-# Our own shells of other connections, which may be dead without this server knowing: found by their values, which stand first.
-end_shells() {
-    head -c 1024 /proc/[0-9]*/cmdline | tr '\000' '\n' | sed -n -e '/^==> .* <==$/h' -e "/name=$name.n/{x;p;x;}" |
-        while read -r _ pid _; do
-            pid=${pid#/proc/}
-            kill -KILL "${pid%/cmdline}"
-        done
 }
 
 # The job may have left directories that it cannot write to.
@@ -258,6 +264,7 @@ run() {
         refuse no_space "$place"
     fi
     exec 5<&0
+    unset CRONIUM_READER
     set -- sh -c "$launcher" cronium "$place" "$place/run" "$name"
     if command -v setsid >/dev/null; then set -- setsid "$@"; fi
     CRONIUM_PLACE=$name CRONIUM_STDIN_WAIT_S=$stdin_wait_s CRONIUM_REMOTE_TTL_S=$remote_ttl_s \
@@ -388,7 +395,6 @@ clean() {
     for name; do
         place=$base/$name
         [ ! -d "$place" ] || kill_place
-        end_shells
         sweep CRONIUM_PLACE CRONIUM_TOKEN CRONIUM_READER
         remove_place
         [ -e "$place" ] || printf '@cronium gone %s\n' "$name" >&3
@@ -405,7 +411,6 @@ discard() {
         place=$base/$name
         mkdir "$place/gate" || continue
         kill_place
-        end_shells
         sweep CRONIUM_READER
         remove_place
     done
