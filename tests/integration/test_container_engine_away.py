@@ -108,6 +108,21 @@ def test_an_engine_that_is_restarting_is_waited_for_when_a_job_is_adopted(gate: 
     world.close()
 
 
+def test_a_place_that_was_named_long_ago_is_given_up_though_we_have_just_come(
+    gate: Gate, installation: str, tmp_path: Path
+) -> None:
+    """Beyond its deadline there is nothing to adopt, however often we were started anew meanwhile."""
+    world = gated(gate, installation, tmp_path, "host")
+    gate.shut()
+    long_ago_ms = time.time_ns() // 1_000_000 - 2 * 24 * 3_600_000
+    attempt = world.attempt(world.job("true", timeout=60), adopt=True, placed_ms=long_ago_ms)
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(attempt, LoopControl(engine_patience=0.5))
+    assert raised.value.reason is Reason.ENGINE_DOWN
+    gate.open()
+    world.close()
+
+
 @pytest.mark.parametrize("moment", ["prepare", "create", "start"])
 def test_a_job_that_has_not_begun_waits_for_the_engine(gate: Gate, installation: str, tmp_path: Path, moment: str) -> None:
     """It says why, and is started once, whatever of the request that broke was carried out."""

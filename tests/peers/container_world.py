@@ -156,11 +156,11 @@ class World:
         body = {"script": {"type": kind, "content": text, **execution.pop("script", {})}, **execution}
         return parse_job({"id": f"job-{secrets.token_hex(4)}", "execution": {"network": "none", **body}})
 
-    def attempt(self, job: Job, *, adopt: bool = False, offsets: Mapping[str, int] | None = None) -> Attempt:
+    def attempt(self, job: Job, *, adopt: bool = False, offsets: Mapping[str, int] | None = None, placed_ms: int = 0) -> Attempt:
         place = place_name(self.installation, job.id, 1)
         self.places.add(place)
         marks = tuple(FileMark(place, stream, offset) for stream, offset in (offsets or {}).items())
-        return Attempt(job, 1, place, adopt, Position(files=marks))
+        return Attempt(job, 1, place, adopt, Position(files=marks), placed_ms=placed_ms)
 
     def updates(self, attempt: Attempt, control: LoopControl) -> Iterator[Update]:
         for update in self.executor.execute(attempt, control):

@@ -12,19 +12,19 @@ from collections.abc import Iterable, Iterator
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.adoption import begun_here
 from cronium.worker.container.engine import PING_S
-from cronium.worker.container.execution import Execution, Phase
+from cronium.worker.container.execution import Execution, Phase, now_ms
 from cronium.worker.executor import Progress, Told, Update
 
 _FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 2.0
 _TELL_S = 3.0  # a restart of the engine with nothing to do takes less
 # Beyond its deadline a launcher has ended its script by itself; so much later there is nothing to adopt any more.
 _AFTER_DEADLINE_S = 600.0
+_AT_LEAST_S = 30.0  # the engine may just be starting, as we are
 
 
 def with_patience(execution: Execution, phases: Iterable[Phase]) -> Iterator[Update]:
     """These phases; when the engine is away, from the first one again. Raises ExecutionError."""
-    adopts = execution.attempt.adopt
-    patience_s = execution.plan.limits.timeout_s + _AFTER_DEADLINE_S if adopts else execution.control.engine_patience_s()
+    patience_s = _patience_s(execution)
     give_up_s: float | None = None
     while True:
         try:
@@ -40,6 +40,16 @@ def with_patience(execution: Execution, phases: Iterable[Phase]) -> Iterator[Upd
         execution.engine_was_away = True
         execution.go_back()
         yield from _until_there_is_a_way(execution, give_up_s, down)
+
+
+def _patience_s(execution: Execution) -> float:
+    """How long to wait for the engine. For a place to adopt since it was named, or every restart of ours would begin anew."""
+    patience_s = execution.control.engine_patience_s()
+    if not execution.attempt.adopt:
+        return patience_s
+    named_ms = execution.attempt.placed_ms or now_ms()
+    left_s = execution.plan.limits.timeout_s + _AFTER_DEADLINE_S - max(0, now_ms() - named_ms) / 1000
+    return max(left_s, min(patience_s, _AT_LEAST_S))
 
 
 def _until_there_is_a_way(execution: Execution, give_up_s: float, down: ExecutionError) -> Iterator[Update]:
