@@ -98,6 +98,8 @@ class RemoteChannel:
 
     def offer(self, data: bytes) -> int:
         """Write what the command takes right now; how many bytes that was. Raises BrokenPipeError."""
+        if self._transport.guard.jammed:
+            return 0
         try:
             return self._send(data[:_SEND_BYTES], 0.0)
         except TimeoutError:

@@ -86,10 +86,21 @@ class Session:
                 self.output.send(payload[start : start + _FEED_BYTES], timeout_s)
             self.output.send_end()
         except OSError as error:
-            raise ExecutionError(
-                Reason.UNREACHABLE,
-                f"the job could not be handed to {self.connection.server.address} ({error}): check the network",
-            ) from error
+            raise self._not_handed_over(error) from error
+
+    def offer(self, payload: bytes) -> int:
+        """Hand over what is taken right now, and the end if that is all; how many bytes that was. Raises ExecutionError."""
+        if self.output is None:
+            return 0
+        taken = 0
+        try:
+            while taken < len(payload) and (count := self.output.offer(payload[taken:])):
+                taken += count
+        except OSError as error:
+            raise self._not_handed_over(error) from error
+        if taken == len(payload):
+            self.output.send_end()
+        return taken
 
     @property
     def wants_keep(self) -> bool:
@@ -203,6 +214,10 @@ class Session:
         if 1 in markers and channel.exit_code is not None and self.refusal is None:
             self.refusal = markers[1].missing()
         self.broken = self.broken or self._gone(text)
+
+    def _not_handed_over(self, error: OSError) -> ExecutionError:
+        text = f"the job could not be handed to {self.connection.server.address} ({error}): check the network"
+        return ExecutionError(Reason.UNREACHABLE, text)
 
     def _gone(self, text: str) -> ExecutionError:
         address = self.connection.server.address

@@ -313,16 +313,18 @@ class Visit:
             self._begin_cold()  # a late request of the slot's would find its name taken
             return
         payload, timeout_s = self._payload, self._timeout_s
-        if len(payload) > _INLINE_BYTES:
-            self._open.send(lambda: fed(session, payload, timeout_s))
-            self._phase = self._await_session
-            return
         try:
-            fed(session, payload, timeout_s)
+            taken = session.offer(payload) if len(payload) <= _INLINE_BYTES else 0
         except ExecutionError as error:
+            session.close()
             self._reopen(now_s, error)
-        else:
+            return
+        if taken == len(payload):
             yield from self._begin_to_follow(session, now_s)
+            return
+        rest = payload[taken:]
+        self._open.send(lambda: fed(session, rest, timeout_s))
+        self._phase = self._await_session
 
     def _await_session(self, now_s: float) -> Iterator[Update]:
         back = self._open.take()
