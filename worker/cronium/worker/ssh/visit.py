@@ -9,6 +9,7 @@ Runs in a worker. A visit is a state machine: `step` does what can be done witho
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
@@ -47,6 +48,9 @@ _INQUIRE_S = 0.05
 _ORDER_AGAIN_S = 0.1
 _CUT_WITHIN_S = 10.0  # of silence: what a script has cut off its own files does not come any more
 _UPTIME_SLACK_S = 5.0  # our clock may have been set a little; a host does not boot in less
+_USER_HZ = 100  # of start_ticks, on every Linux whatever its kernel's own clock has (proc_pid_stat(5))
+_REST_BESIDE_BYTES = 4 * 1024 * 1024  # beyond what may be unread (the place may be older than our limit): pipes
+_FULL_PAUSE_S = 2.0
 _FETCH_S = 600.0
 _FETCHES = 5
 _REOPENS = 20  # of channels, before the connection is made anew
@@ -103,6 +107,9 @@ class Visit:
         self._again_s = 0.0
         self._pause_s = _FIRST_PAUSE_S
         self._reopens = self._refusals = self._fetches = 0
+        self._fetch_cancels: int | None = None  # how often its end had been asked for when there was nothing but files to fetch
+        self._told_full = False
+        self._enough = threading.Event()  # for the one who fetches
         self._settled_s: float | None = None
         self._told_lost = False
         # The place.
@@ -157,6 +164,7 @@ class Visit:
 
     def close(self) -> None:
         """Let go of everything; the place stays."""
+        self._enough.set()
         for errand in (self._dial, self._open, self._fetching):
             errand.close()
         self._drop_session()
@@ -652,27 +660,44 @@ class Visit:
         if said is None or not said.size_bytes:
             self._conclude(None)
             return
+        if self._fetch_cancels is None:
+            self._fetch_cancels = self._control.cancelled()
         back = self._fetching.take()
         if back is not None:
-            archive, error = back
-            if error is None:
-                self._audit("ssh.download", bytes=said.size_bytes, result="fetched" if archive is not None else "gone")
-                self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
-            elif self._fetches >= _FETCHES:
-                self._conclude(None, problem=f"the output files could not be fetched: {error.message}")
-            else:
-                self._reopen(now_s, error)
+            yield from self._fetched(back, said.size_bytes, now_s)
+            return
+        if self._control.cancelled() > self._fetch_cancels:
+            self._conclude(None, problem="the output files were not fetched, as the job was cancelled")
             return
         connection = self._connection
         if connection is None or not connection.alive:
             self._lost(now_s, _unreachable(self.server, "the connection has ended"))
-        elif not self._fetching.out:
+        elif not self._fetching.out and now_s >= self._again_s:
             self._fetches += 1
             place, most, scratch = self._place, self._settings.max_results_bytes + 1024, self._settings.scratch
-            self._fetching.send(lambda: fetch_results(connection, place, most, scratch, _FETCH_S))
+            enough = self._enough.is_set
+            self._fetching.send(lambda: fetch_results(connection, place, most, scratch, _FETCH_S, enough))
+
+    def _fetched(self, back: tuple[IO[bytes] | None, ExecutionError | None], size_bytes: int, now_s: float) -> Iterator[Update]:
+        archive, error = back
+        if error is None:
+            self._audit("ssh.download", bytes=size_bytes, result="fetched" if archive is not None else "gone")
+            self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
+        elif error.reason is Reason.DISK_FULL and self._control.cancelled() < 2:  # ours: what is there is not given up for that
+            self._fetches -= 1
+            self._again_s = now_s + _FULL_PAUSE_S
+            if not self._told_full:
+                self._told_full = True
+                self._log.warning("the output files wait", error=error.message)
+                yield Told(f"the output files wait on {self.server.name}: {error.message}", self._task.label)
+        elif error.reason is Reason.INTERNAL or self._fetches >= _FETCHES:
+            self._conclude(None, problem=f"the output files could not be fetched: {error.message}")
+        else:
+            self._reopen(now_s, error)
 
     def _conclude(self, verdict: ExecutionError | None, archive: IO[bytes] | None = None, problem: str = "") -> None:
         self._drop_session()
+        self._enough.set()
         self.ending = ending = decide(
             Known(
                 self.server,
