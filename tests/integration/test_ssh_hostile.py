@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import psutil
 import pytest
@@ -12,12 +13,18 @@ from cronium.common.audit import AuditLog
 from cronium.common.config.model import Ssh
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.servers import Address, Server
+from cronium.worker.ssh import visit, watch
 from cronium.worker.ssh.channel import RemoteChannel
+from cronium.worker.ssh.commands import RemotePlace
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.dial import DialSettings, dial
 from cronium.worker.ssh.keys import load_identity
 from cronium.worker.ssh.known_hosts import KnownHosts
+from cronium.worker.ssh.session import Session
+from peers.container_world import LoopControl, Told
 from peers.hostile_ssh import Hostile
+from peers.ssh_attempt import SshWorld, later
+from peers.ssh_world import Servers
 from peers.sshd import session_key
 
 _CONNECT_S = 2.0
@@ -195,6 +202,85 @@ def test_a_peer_that_reads_nothing_does_not_hold_a_sender(login: Callable[..., C
             channel.send(b"x" * 64 * 1024 * 1024, 600.0)
         assert time.monotonic() - started_s < _DEAD_AFTER_S + _SLACK_S
         channel.close()
+        connection.close()
+
+
+class _Behind:
+    """What `SshWorld` needs of `Servers`."""
+
+    def __init__(self, peer: Hostile, folder: Path) -> None:
+        self.folder, self.known_hosts = folder, folder / "known_hosts"
+        self.known_hosts.write_text(peer.known_hosts())
+        self._port = peer.port
+
+    def target(self, number: int = 0) -> dict[str, Any]:
+        details = {"name": "evil", "host": "127.0.0.1", "port": self._port, "username": "somebody"}
+        return {"type": "server", "serverDetails": details | {"privateKey": session_key("client", "ed25519")}}
+
+
+@pytest.fixture
+def whole_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Told]]:
+    """Runs a job on a hostile peer. Its limits are seconds instead of minutes."""
+    monkeypatch.setattr(watch, "BEGIN_S", 1.0)
+    monkeypatch.setattr(watch, "REST_S", 1.0)
+    monkeypatch.setattr(watch, "_AFTER_KILL_S", 1.0)
+    monkeypatch.setattr(visit, "_CUT_WITHIN_S", 60.0)
+
+    def go(peer: Hostile, control: LoopControl | None = None) -> Told:
+        world = SshWorld(cast("Servers", _Behind(peer, tmp_path)), tmp_path)
+        try:
+            return world.run(world.job("exit 0"), **({"control": control} if control else {}))
+        finally:
+            world.close()
+
+    return go
+
+
+@pytest.mark.parametrize("way", ["never_starts", "ends_and_drips", "drains_and_drips"])
+def test_a_server_that_never_comes_to_an_end_holds_no_worker(way: str, whole_attempt: Callable[..., Told]) -> None:
+    """It answers each question as if all were well."""
+    with Hostile(way) as peer:
+        started_s = time.monotonic()
+        told = whole_attempt(peer)
+        assert time.monotonic() - started_s < 40
+    assert told.outcome.status == "failed"
+    assert told.reason == "ssh_protocol", told.outcome
+    assert told.outcome.error is not None
+    assert "evil" in told.outcome.error.message
+    assert told.outcome.error.type == "ssh"
+
+
+def test_a_flood_beside_the_jobs_files_ends(whole_attempt: Callable[..., Told]) -> None:
+    """The script has ended well, so its job has; people are told that the files are missing."""
+    with Hostile("floods_fetch") as peer:
+        told = whole_attempt(peer)
+    assert told.outcome.status == "completed"
+    assert "could not be fetched" in told.outcome.results.problems[0]
+
+
+def test_a_cancel_is_heard_while_files_are_fetched(whole_attempt: Callable[..., Told]) -> None:
+    control = LoopControl()
+
+    def cancel() -> None:
+        control.cancels = 1
+
+    with Hostile("stalls_fetch") as peer:
+        timer = later(3.0, cancel)
+        told = whole_attempt(peer, control)
+        timer.join()
+    assert told.outcome.status == "completed"
+    assert "the job was cancelled" in told.outcome.results.problems[0]
+
+
+def test_a_job_is_handed_over_as_far_as_it_is_taken(login: Callable[..., Connection], tmp_path: Path) -> None:
+    """By the loop that serves the worker's sockets: it must not wait for a server's window."""
+    with Hostile("small_window") as peer:
+        connection = login(peer)
+        session = Session(connection, RemotePlace("/tmp/x", "cronium-x"), "r")
+        session.open_run(1, 60, _COMMAND_S)
+        assert session.offer(b"x" * 60_000) == 2**15
+        assert session.offer(b"x") == 0
+        session.close()
         connection.close()
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -149,6 +151,7 @@ class _Server(paramiko.ServerInterface):
     def __init__(self) -> None:
         self.transport: Any = None
         self.asked = threading.Event()
+        self.commands: dict[int, bytes] = {}
 
     def get_allowed_auths(self, username: str) -> str:
         return "publickey,password,keyboard-interactive"
@@ -163,6 +166,7 @@ class _Server(paramiko.ServerInterface):
         return common.OPEN_SUCCEEDED
 
     def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.commands[channel.get_id()] = command
         self.asked.set()
         return True
 
@@ -272,6 +276,10 @@ def never_closes(server: _Server, channel: paramiko.Channel) -> None:
     time.sleep(_SLEEP_S)
 
 
+def small_window(server: _Server, channel: paramiko.Channel) -> None:
+    time.sleep(_SLEEP_S)
+
+
 def reads_nothing(server: _Server, channel: paramiko.Channel) -> None:
     grown = Message()
     grown.add_byte(common.cMSG_CHANNEL_WINDOW_ADJUST)
@@ -280,6 +288,80 @@ def reads_nothing(server: _Server, channel: paramiko.Channel) -> None:
     server.transport._send_message(grown)
     server.transport.packetizer.read_all = lambda *_, **__: time.sleep(_SLEEP_S)
     time.sleep(_SLEEP_S)
+
+
+# Those that answer our commands as they should, and then never come to an end with a job.
+
+_BOOT = "0a0a0a0a-0000-0000-0000-000000000000"
+_READY = f"@cronium ready uid=1000 boot={_BOOT} up=1000 place=%s\n"
+_LAST_LINE = re.compile(rb"\\n([a-z_]+)([^\\]*)'\Z")  # of our text, as `printf %b` takes it
+
+
+class _Job:
+    """A place that is never there. `state`: what its launcher says; `drips`: whether its output goes on and on."""
+
+    def __init__(self, state: str = "", *, drips: bool = False, floods_fetch: bool = False) -> None:
+        self._state, self._drips, self._floods_fetch = state, drips, floods_fetch
+
+    def serve(self, server: _Server, channel: paramiko.Channel) -> None:
+        with contextlib.suppress(Exception):  # whatever the client does to get away
+            while (command := server.commands.get(channel.get_id())) is None:
+                time.sleep(0.01)
+            time.sleep(0.05)  # until the command's start is said
+            found = _LAST_LINE.search(command)
+            assert found, command
+            getattr(self, f"_{found[1].decode()}", self._end)(channel, shlex.split(found[2].decode()))
+
+    def _run(self, channel: paramiko.Channel, _: list[str]) -> None:
+        channel.sendall(_READY.encode() % b"yes")
+        channel.sendall_stderr(_READY.encode() % b"yes")
+        threading.Thread(target=lambda: all(iter(lambda: channel.recv(65536), b"")), daemon=True).start()
+        while self._drips:
+            channel.sendall(b"x")
+            time.sleep(0.02)
+        time.sleep(_SLEEP_S)
+
+    _read_on = _run
+
+    def _keep(self, channel: paramiko.Channel, _: list[str]) -> None:
+        channel.sendall(_READY.encode() % b"yes" + self._state.encode())
+        channel.sendall_stderr(_READY.encode() % b"yes")
+        begun = "started" if self._state else "no"
+        answers = {
+            b"look": f"look launcher=alive begun={begun} gate=yes place=yes boot={_BOOT}",
+            b"cancel": "cancel told",
+            b"kill": "kill done",
+            b"claim": "claim lost",
+        }
+        for line in channel.makefile("rb"):
+            answer = answers.get(line.split()[0])
+            if answer:
+                channel.sendall(f"@cronium {answer}\n".encode())
+
+    def _fetch(self, channel: paramiko.Channel, _: list[str]) -> None:
+        channel.sendall(_READY.encode() % b"yes")
+        while self._floods_fetch:
+            channel.sendall_stderr(b"x" * 32000)
+        time.sleep(_SLEEP_S)
+
+    def _clean(self, channel: paramiko.Channel, names: list[str]) -> None:
+        channel.sendall(_READY.encode() % b"no" + "".join(f"@cronium gone {name}\n" for name in names).encode())
+        self._end(channel, names)
+
+    def _end(self, channel: paramiko.Channel, _: list[str]) -> None:
+        channel.sendall(b"@cronium end\n")
+        channel.send_exit_status(0)
+        channel.close()
+
+
+_ENDED = f"started 1 100 {_BOOT}\nended 0 exit\n"
+_OF_A_JOB = {
+    "never_starts": _Job(drips=True),
+    "ends_and_drips": _Job(_ENDED, drips=True),
+    "drains_and_drips": _Job(_ENDED + "drained 1000000000 0\n", drips=True),
+    "stalls_fetch": _Job(_ENDED + "results 1000\ndrained 0 0\n"),
+    "floods_fetch": _Job(_ENDED + "results 1000\ndrained 0 0\n", floods_fetch=True),
+}
 
 
 _RAW: dict[str, Callable[[socket.socket], None]] = {
@@ -318,6 +400,7 @@ _IN_A_COMMAND: dict[str, Callable[[_Server, paramiko.Channel], None]] = {
         garbage_later,
         never_closes,
         reads_nothing,
+        small_window,
     )
 }
 
@@ -328,11 +411,14 @@ def _serve(way: str, plug: socket.socket, host_key: paramiko.PKey) -> None:
             _RAW[way](plug)
             return
         server = _AT_LOGIN.get(way, _Server)()
-        transport = server.transport = paramiko.Transport(plug)
+        window_bytes = 2**15 if way == "small_window" else 2**21
+        transport = server.transport = paramiko.Transport(plug, default_window_size=window_bytes)
         transport.add_server_key(host_key)
         transport.start_server(server=server)
         for channel in _channels(transport):
-            if way in _IN_A_COMMAND:
+            if way in _OF_A_JOB:
+                threading.Thread(target=_OF_A_JOB[way].serve, args=(server, channel), daemon=True).start()
+            elif way in _IN_A_COMMAND:
                 server.asked.wait(60)
                 _IN_A_COMMAND[way](server, channel)
 

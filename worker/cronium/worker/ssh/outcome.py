@@ -31,10 +31,13 @@ class Facts:
 
 
 def decide(facts: Facts) -> Ending:
-    """The one place where the end on a server is judged. The place's own word on the script's end counts before all else."""
+    """The one place where the end on a server is judged.
+
+    The place's own word on the script's end counts before all else, unless its server has shown that no word of it counts.
+    """
     story, name = facts.story, facts.server.name
     code = story.ended.code if story.ended is not None else None
-    if facts.verdict is not None and story.ended is None:
+    if facts.verdict is not None and (story.ended is None or facts.verdict.reason is Reason.SSH_PROTOCOL):
         status = "cancelled" if facts.verdict.reason is Reason.CANCELLED else "failed"
         if facts.verdict.reason is Reason.TIMEOUT:
             status = "timeout"

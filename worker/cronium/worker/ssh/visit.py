@@ -25,7 +25,7 @@ from cronium.worker.events import Events
 from cronium.worker.executor import Control, Gap, Log, Status, Told, Update
 from cronium.worker.gather import results_of
 from cronium.worker.judgement import Ending, overtime
-from cronium.worker.launcher import Ended, OutputLost, Segment, Started, StateEvent
+from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES, Ended, OutputLost, Segment, Started, StateEvent
 from cronium.worker.ssh.commands import Facts, Look, RemotePlace, Reply, Words
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.fetch import fetch_results
@@ -35,7 +35,7 @@ from cronium.worker.ssh.outcome import decide
 from cronium.worker.ssh.pool import Pool, Waiting
 from cronium.worker.ssh.session import READ_BYTES, Session, asked, fed, reading, started
 from cronium.worker.ssh.settings import Settings
-from cronium.worker.ssh.watch import QUIET_S, Finding, Watch
+from cronium.worker.ssh.watch import BEGIN_S, QUIET_S, Finding, Watch
 from cronium.worker.story import Story
 
 _PIECES_A_ROUND = 8
@@ -115,7 +115,13 @@ class Visit:
         # The place.
         self._payload = b""
         self._flow = Flow(settings.max_unread_bytes)
-        self._watch = Watch(settings.ssh.connection_pool.keepalive_interval, task.timeout_s + settings.grace_s)
+        self._watch = Watch(
+            settings.ssh.connection_pool.keepalive_interval,
+            task.timeout_s + settings.grace_s,
+            len(STREAMS) * max(settings.max_unread_bytes, DEFAULT_MAX_UNREAD_BYTES) + _REST_BESIDE_BYTES,
+        )
+        self._stored_bytes = 0
+        self._since_ms = (task.placed_ms if task.adopt else 0) or _now_ms()  # nothing of the place is older
         self._story, self._events = Story(), Events(settings.max_events_bytes)
         self._losses: set[tuple[str, str]] = set()
         self._asked_s = self._clear_by_s = 0.0
@@ -233,6 +239,9 @@ class Visit:
 
     def _lost(self, now_s: float, error: ExecutionError) -> None:
         """The connection is of no use any more: make another."""
+        if self._watch.stuck or self._watch.endless:  # there is nothing to come back for
+            self._conclude(self._verdict())
+            return
         self._log.info("connection lost", error=error.message)
         self._drop_session()
         self._connection = None
@@ -256,6 +265,9 @@ class Visit:
         self._reopens += 1
         if self._refused_for_good(error):
             self._conclude(error)
+            return
+        if self._watch.stuck or self._watch.endless:  # there is nothing to come back for
+            self._conclude(self._verdict())
             return
         if self._connection is None or not self._connection.alive:
             self._lost(now_s, error)
@@ -495,7 +507,10 @@ class Visit:
                 session.say(word)
             self._order(session, now_s)
         self._hear_replies(session, now_s)
-        self._look_after(session, quiet=quiet and durable == self._offsets, now_s=now_s)
+        stored = durable == self._offsets
+        reading = self._control.room() > 0 and (stored or sum(durable.values()) > self._stored_bytes)
+        self._stored_bytes = sum(durable.values())
+        self._look_after(session, quiet=quiet and stored, reading=reading, now_s=now_s)
 
     def _output(self, session: Session, now_s: float) -> Generator[Update, None, bool]:
         """What has come; whether that is all there is now."""
@@ -507,7 +522,7 @@ class Visit:
             if piece is None:
                 return True
             stream, data = piece
-            self._watch.speak(now_s)
+            self._watch.speak(now_s, len(data))
             self._offsets[stream] += len(data)
             yield Log(stream, data, self._offsets[stream], self._task.label)
         return False
@@ -532,7 +547,8 @@ class Visit:
             case Started(boot_id=boot_id):
                 self.started_ms = self.started_ms or _now_ms()
                 now = session.facts.boot_id if session.facts is not None else None
-                self._watch.began(now_s, rebooted=None not in (boot_id, now) and boot_id != now)
+                rebooted = None not in (boot_id, now) and boot_id != now
+                self._watch.began(now_s, rebooted=rebooted, age_s=max(0, _now_ms() - self.started_ms) / 1000)
                 self.begun = True
                 yield Status("running", self._task.label)
             case Ended():
@@ -596,9 +612,9 @@ class Visit:
                 case _:
                     pass
 
-    def _look_after(self, session: Session, *, quiet: bool, now_s: float) -> None:
+    def _look_after(self, session: Session, *, quiet: bool, reading: bool, now_s: float) -> None:
         """Does the connection still live, does the place?"""
-        match self._watch.judge(self._story, quiet=quiet, now_s=now_s):
+        match self._watch.judge(self._story, quiet=quiet, reading=reading, now_s=now_s):
             case Finding.LOOK:
                 session.say(Words.LOOK)
             case Finding.KILL:
@@ -612,11 +628,29 @@ class Visit:
                 self._lost(now_s, _unreachable(self.server, f"nothing was heard for {silent_s:.0f} s"))
             case Finding.OVER:
                 text = "its launcher was ended from outside: some of its output, or its files, may be missing"
-                verdict = overtime(self._task.timeout_s) if self._watch.late else self._ended_from_outside()
+                verdict = self._verdict()
                 self._drop_session()
                 self._conclude(verdict, problem=text if self._story.ended is not None else "")
             case Finding.NOTHING:
                 pass
+
+    def _verdict(self) -> ExecutionError:
+        """Why we have made an end of the place."""
+        name, watch = self.server.name, self._watch
+        if watch.endless:
+            text = f"{name} has said that the script is over, and sends on and on"
+            step = "see what its sshd and the login's shell run, and whether the script writes to its own state file"
+            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text}: {step}", retryable=False, server=name)
+        elif watch.stuck and not (self._cancels and watch.gone):
+            text = f"{name} has taken the job, says that the launcher lives, and has not started the script in {BEGIN_S:.0f} s"
+            step = "see whether a disk hangs there (`dmesg`, `ps` with processes in state D), and what its sshd runs"
+            retryable = None if watch.gone else False  # what could not be ended may start it later
+            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text}: {step}", retryable=retryable, server=name)
+        elif watch.late:
+            error = overtime(self._task.timeout_s)
+        else:
+            error = self._ended_from_outside()
+        return error
 
     def _rebooted(self) -> ExecutionError:
         return ExecutionError(
