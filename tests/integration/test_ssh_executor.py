@@ -29,6 +29,7 @@ from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, W
 from cronium.common.servers import servers_of
 from cronium.worker.executor import Gap, Parked, Progress
 from cronium.worker.executor import Told as SystemLine
+from cronium.worker.ssh import visit
 from cronium.worker.ssh.commands import RemotePlace
 from cronium.worker.ssh.dial_places import place_to_dial
 from cronium.worker.ssh.session import opened
@@ -445,6 +446,67 @@ def test_a_begun_job_out_of_reach_is_parked_and_completed_later(world: SshWorld,
     world.executor.cleanup(place, job)
     assert told.stdout == lines(300)
     assert (told.outcome.exit_code, ran.read_text()) == (7, "run\n")
+
+
+def test_a_place_taken_over_has_the_time_of_its_start(world: SshWorld, servers: Servers) -> None:
+    """Not that at which it was read again: from it the report's times are reckoned, and how long it is waited for."""
+    job, place = world.job("echo hi; until [ -e $HOME/on ] || [ $SECONDS -gt 20 ]; do sleep 0.1; done; exit 3"), world.place()
+    placed_ms = round(time.time() * 1000)
+    world.attempt(job, place, until=lambda told: bool(told.stdout))
+    world.another()
+    time.sleep(2.5)
+    later(1.5, (Path(pwd.getpwnam(servers.all[0].user).pw_dir) / "on").touch)
+    offsets = {"stdout": 3, "stderr": 0}
+    told = world.attempt(job, place, adopt=True, begun=True, offsets=offsets, placed_ms=placed_ms)
+    world.executor.cleanup(place, job)
+    assert told.outcome.exit_code == 3
+    assert placed_ms <= told.outcome.started_ms
+    assert told.outcome.ended_ms - told.outcome.started_ms > 2500
+
+
+def test_a_place_that_nobody_reaches_is_given_up_when_it_would_have_been(world: SshWorld, servers: Servers) -> None:
+    """However often another worker has tried since."""
+    placed_ms = round(time.time() * 1000) - 30_000
+    servers.all[0].stop()
+    control = LoopControl(patience=0.1)
+    try:
+        told = world.attempt(world.job("true"), world.place(), adopt=True, begun=True, placed_ms=placed_ms, control=control)
+    finally:
+        servers.all[0].start()
+    parked = told.updates[-1]
+    assert isinstance(parked, Parked)
+    assert parked.give_up_ms == placed_ms + (60 + 900) * 1000
+
+
+def test_files_wait_on_the_server_while_our_disk_is_full(world: SshWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For more tries than a broken way is given."""
+    monkeypatch.setattr(visit, "_FULL_PAUSE_S", 0.3)
+    scratch = world.executor._settings.scratch
+    scratch.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", scratch], check=True, timeout=10)
+
+    def make_room() -> None:
+        subprocess.run(["mount", "-o", "remount,size=8m", scratch], check=True, timeout=10)
+
+    timer = later(5, make_room)
+    try:
+        told = world.run(world.job("head -c 500000 /dev/urandom >$CRONIUM_OUTPUT_DIR/z"))
+        timer.join()
+    finally:
+        world.close()
+        subprocess.run(["umount", scratch], check=True, timeout=10)
+    assert [len(file.content) for file in told.outcome.results.files] == [500_000]
+    assert told.outcome.results.problems == ()
+    assert len([line for line in system_lines(told) if "is full: make room there" in line]) == 1
+
+
+def test_files_that_cannot_be_kept_are_told(world: SshWorld) -> None:
+    scratch = world.executor._settings.scratch
+    scratch.parent.mkdir(exist_ok=True)
+    scratch.write_text("no folder")
+    told = world.run(world.job("echo 1 >$CRONIUM_OUTPUT_DIR/z"))
+    assert told.outcome.status == "completed"
+    assert f"cannot be kept in {scratch}" in told.outcome.results.problems[0]
 
 
 def test_a_place_that_is_gone_is_told_and_not_run_anew(world: SshWorld, servers: Servers, ran: Path) -> None:

@@ -215,7 +215,7 @@ class Visit:
         if self.away_since_s is None:
             self.away_since_s = now_s
         wait_s = self._settings.ssh.unreachable_after + (self._task.timeout_s if self.begun else 0.0)
-        began_ms = self.started_ms if self.begun and self.started_ms else _now_ms()
+        began_ms = (self.started_ms or self._task.placed_ms if self.begun else 0) or _now_ms()
         self.give_up_ms = self.give_up_ms or began_ms + round(wait_s * 1000)
 
     def _tell_lost(self, now_s: float) -> Iterator[Update]:
@@ -545,7 +545,7 @@ class Visit:
     def _told(self, event: StateEvent, session: Session, now_s: float) -> Iterator[Update]:
         match event:
             case Started(boot_id=boot_id):
-                self.started_ms = self.started_ms or _now_ms()
+                self.started_ms = self.started_ms or self._start_of(event, session.facts)
                 now = session.facts.boot_id if session.facts is not None else None
                 rebooted = None not in (boot_id, now) and boot_id != now
                 self._watch.began(now_s, rebooted=rebooted, age_s=max(0, _now_ms() - self.started_ms) / 1000)
@@ -564,6 +564,14 @@ class Visit:
                     yield Gap(stream, text, self._offsets[stream], self._task.label)
             case _:
                 pass
+
+    def _start_of(self, started: Started, facts: Facts | None) -> int:
+        """When that was (Unix ms): it may be read long after, by one who has taken the place over."""
+        now_ms, ticks, up_s = _now_ms(), started.start_ticks, facts.up_s if facts is not None else None
+        if facts is None or ticks is None or up_s is None or started.boot_id != facts.boot_id:
+            return now_ms
+        age_s = up_s - ticks / _USER_HZ  # below 0 when it began after we had come
+        return max(self._since_ms, now_ms - round(max(0.0, age_s) * 1000))
 
     def _refused(self, session: Session, now_s: float) -> Iterator[Update]:
         """The place cannot be made, or there is none to read."""
