@@ -5,6 +5,7 @@ Promise 5. Jobs are nobody's children here, and the journal knows where they are
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -17,8 +18,10 @@ from peers.world import World, numbered, still_there
 EACH = 10  # in containers, and as many on servers
 SERVERS = 2
 NOTHING_S = 10.0
-# What is promised is 2 s on an idle machine; a busy one adds what is not ours.
-SOON_S, BUSY = 2.0, 10.0
+TIMEOUT_S = 20
+# What is promised is 2 s on an idle machine. A busy one is slower, also with a start that has nothing to adopt: adoption takes
+# two to three times as long as that.
+SOON = 6.0
 UNTIL_TOLD = 'i=0; until [ -e {stop} ]; do i=$((i + 1)); echo "line $i"; sleep 0.5; done; echo "end $i"; exit {code}'
 BASH = "cronium/runner:bash-debian"
 STOP_IN_CONTAINER = "/tmp/stop"
@@ -65,21 +68,49 @@ def last_lines(world: World, jobs: list[str]) -> dict[str, int]:
     return {job: last[job] for job in jobs}
 
 
+@pytest.fixture
+def idle(docker_endpoint: str) -> Iterator[World]:
+    """A supervisor without any jobs, to compare with."""
+    with World(docker_endpoint, wait_for_images=False) as idle:
+        yield idle
+
+
+def start_s(idle: World) -> float:
+    """How long it takes here and now until it has a worker. It is stopped then."""
+    took_s = []
+    for _ in range(2):
+        idle.stop()
+        began_s = time.monotonic()
+        idle.start()
+        took_s.append(time.monotonic() - began_s)
+    idle.stop()
+    return statistics.mean(took_s)
+
+
+def running(world: World, *, but: str) -> list[str]:
+    """The containers of all jobs but one."""
+    return sorted(one["Id"] for one in world.containers() if one["State"] == "running" and one["Labels"].get(LABEL_JOB) != but)
+
+
 @pytest.mark.timeout(240)
-def test_twenty_jobs_go_on_after_everything_was_killed(world: World, servers: Servers) -> None:
+def test_twenty_jobs_go_on_after_everything_was_killed(idle: World, world: World, servers: Servers) -> None:
     """Adopted within two seconds, output complete, exit codes right, nothing started twice, deadlines counted on."""
     stop = servers.folder / "stop"
     jobs = [world.submit(UNTIL_TOLD.format(stop=STOP_IN_CONTAINER, code=code)) for code in range(EACH)]
     jobs += [world.submit(UNTIL_TOLD.format(stop=stop, code=code), target=servers.target(code % SERVERS)) for code in range(EACH)]
-    late = world.submit("echo on; sleep 100", timeout=20)
+    late = world.submit("echo on; sleep 100", timeout=TIMEOUT_S)
     for job in (*jobs, late):
         world.until_said(job, "line 3" if job != late else "on")
-    containers = sorted(world.running())
+    containers = running(world, but=late)
     kill_everything(world)
-    time.sleep(NOTHING_S)
-    assert sorted(world.running()) == containers
+    killed_s = time.monotonic()
+    usual_s = start_s(idle)
+    time.sleep(max(0.0, killed_s + NOTHING_S - time.monotonic()))
+    assert running(world, but=late) == containers
+    assert len(containers) == EACH
     heard = last_lines(world, jobs)
     started_s = time.monotonic()
+    down_s = started_s - killed_s
     world.launch()  # to look what runs is work, too
     waiting = dict(heard)
     while waiting:
@@ -87,10 +118,13 @@ def test_twenty_jobs_go_on_after_everything_was_killed(world: World, servers: Se
         time.sleep(0.1)
         waiting = {job: last for job, last in last_lines(world, list(waiting)).items() if last == heard[job]}
     took_s = time.monotonic() - started_s
-    print(f"{len(jobs)} jobs adopted {took_s:.2f} s after the start of the new supervisor")
-    assert took_s < SOON_S * BUSY
+    print(
+        f"{len(jobs)} jobs adopted {took_s:.2f} s after the start of the new supervisor; one without jobs needs {usual_s:.2f} s"
+    )
+    assert took_s < SOON * usual_s
     done = world.done(late)
     assert (done.job["status"], done.job["attempts"]) == ("timeout", 1)
+    assert TIMEOUT_S - 1 < done.took_s < TIMEOUT_S + down_s, "it went on counting while nothing of ours was there"
     stop.touch()
     tell_containers(world)
     for number, job in enumerate(jobs):

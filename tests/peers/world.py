@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -49,6 +50,12 @@ class Done:
         """Why it ended, when it did not complete."""
         error = self.report.get("error")
         return None if error is None else error["details"]["reason"]
+
+    @property
+    def took_s(self) -> float:
+        """From its first status to its end, by the backend's clock."""
+        began, ended = (datetime.fromisoformat(self.job[name]) for name in ("startedAt", "endedAt"))
+        return (ended - began).total_seconds()
 
     def stream(self, name: str) -> list[str]:
         """The whole lines of a stream: pieces put together."""
