@@ -12,7 +12,7 @@ import pytest
 
 from peers.netns import Namespace
 from peers.ssh_world import USER, Servers
-from peers.sshd import Sshd
+from peers.sshd import Sshd, new_key
 from peers.world import Done, World, numbered
 
 LINES = 1000
@@ -101,6 +101,85 @@ def test_a_job_whose_server_is_away_holds_no_worker(docker_endpoint: str, server
         assert world.run("echo beside", target=servers.target(1)).stdout == ["beside"]
         servers.all[0].start()
         whole(world.done(job))
+        servers.wait_until_tidy()
+
+
+def on_four(world: World, servers: Servers, script: str, timeout_s: int) -> str:
+    """A job: `web-0` completes, `web-1` fails, `web-2` runs this and is gone, a fourth lets nobody in. It is parked then."""
+    ports = [server.port for server in servers.all]
+    whole = f"""
+        echo run >>{servers.folder}/runs
+        case "$SSH_CONNECTION" in
+            *" {ports[0]}") printf 'no newline'; echo kept >$CRONIUM_OUTPUT_DIR/file ;;
+            *" {ports[1]}") exit 5 ;;
+            *) echo waiting; {script} ;;
+        esac"""
+    metadata = servers.several(0, 1, 2)
+    metadata["servers"].append(servers.all[0].server_details(name="locked", privateKey=new_key()))
+    job = world.submit(whole, job={"metadata": metadata}, target=servers.target(), timeout=timeout_s)
+    world.until_said(job, "waiting")
+    servers.all[2].stop()
+    deadline_s = time.monotonic() + 60
+    while '"job is parked"' not in world.log.read_text():
+        assert time.monotonic() < deadline_s, "the job was not parked"
+        time.sleep(0.1)
+    return job
+
+
+def ends(done: Done) -> dict[str, tuple[int | None, str | None]]:
+    """Exit code and reason on each server."""
+    servers = done.report["details"]["servers"]
+    return {one["name"]: (one["exitCode"], one.get("error", {}).get("reason")) for one in servers}
+
+
+@pytest.mark.timeout(150)
+def test_a_server_that_never_comes_back_takes_nothing_of_the_others_with_it(docker_endpoint: str) -> None:
+    """Each server's own end is reported, and what it gave back."""
+    with (
+        Servers(3) as servers,
+        World(docker_endpoint, environ=servers.environ(CRONIUM_SSH_UNREACHABLE_AFTER="1s"), wait_for_images=False) as world,
+    ):
+        done = world.done(on_four(world, servers, "sleep 60", timeout_s=6))
+        assert ends(done) == {
+            "web-0": (0, None),
+            "web-1": (5, "script_exit"),
+            "web-2": (None, "unreachable"),
+            "locked": (None, "auth_failed"),
+        }
+        assert (done.report["status"], done.report["exitCode"]) == ("failed", 5)
+        assert all(f"{name}: " in done.report["error"]["message"] for name in ("web-1", "web-2", "locked"))
+        assert [file["path"] for file in done.report["artifacts"]["files"]] == ["web-0/file"]
+        assert done.stdout.count("no newline") == 1
+        servers.all[2].start()
+        for number in range(3):  # what is left is removed on contact
+            world.run("true", target=servers.target(number))
+        servers.wait_until_tidy()
+
+
+@pytest.mark.timeout(150)
+def test_a_job_goes_on_only_where_it_is_not_over(docker_endpoint: str) -> None:
+    """Parked, started again with the whole program: what is over is not gone to again, and reported in the end."""
+    with (
+        Servers(3) as servers,
+        World(docker_endpoint, environ=servers.environ(), wait_for_images=False) as world,
+    ):
+        job = on_four(world, servers, f"while [ ! -e {servers.folder}/go ]; do sleep 0.1; done", timeout_s=100)
+        world.kill()
+        refused = sum("locked" in line or "Failed publickey" in line for line in servers.all[0].log_lines())
+        servers.all[2].start()
+        (servers.folder / "go").touch()
+        world.start()
+        done = world.done(job)
+        assert ends(done) == {
+            "web-0": (0, None),
+            "web-1": (5, "script_exit"),
+            "web-2": (0, None),
+            "locked": (None, "auth_failed"),
+        }
+        assert [file["path"] for file in done.report["artifacts"]["files"]] == ["web-0/file"]
+        assert done.stdout.count("no newline") == 1
+        assert (servers.folder / "runs").read_text() == "run\n" * 3
+        assert sum("locked" in line or "Failed publickey" in line for line in servers.all[0].log_lines()) == refused
         servers.wait_until_tidy()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome, Position, Summary
@@ -155,12 +155,12 @@ class Driver:
         """Its worker has removed the place, or could not."""
         self.give(on.WorkerIsIdle(order.worker, order.job_id, order.generation, memory_bytes, removed))
 
-    def park(self, order: do.DispatchTo, *, begun: bool, give_up_s: float = 600.0) -> None:
+    def park(self, order: do.DispatchTo, *, begun: bool, give_up_s: float = 600.0, **more: Any) -> None:
         """Its worker cannot get to the server of its place, and lets go of it."""
         server = self.records[order.job_id].servers[0]
         error = ExecutionError(Reason.UNREACHABLE, "no answer").report()
         give_up_ms = self.now().unix_ms + round(give_up_s * 1000)
-        self.give(on.AttemptParked(order.worker, order.job_id, order.generation, server, error, give_up_ms, begun))
+        self.give(on.AttemptParked(order.worker, order.job_id, order.generation, server, error, give_up_ms, begun, **more))
 
     def reached(self, server: str, *, reached: bool = True) -> None:
         """A worker tried to get to a server."""

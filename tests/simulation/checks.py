@@ -164,6 +164,9 @@ class Checks:
                 assert record.state is JobState.ENDED
                 assert not record.lost
                 assert (ended.attempt, ended.outcome) == (attempt, outcome)
+                named = [server.server for server in outcome.servers]
+                assert len(set(named)) == len(named), "a server has two ends"
+                assert set(named) <= set(record.servers)
                 assert epoch == record.epoch == summary.epoch
                 self._statement(job_id, key, ("complete", job_id, record.received_ms, epoch, attempt, outcome.status))
             case do.RenewLease(job_id):

@@ -188,17 +188,20 @@ class SimServers:
         if not left:
             self._start(worker, order, names)
             return
-        self.dial(
-            worker,
-            left[0],
-            lambda reached: self._connect(worker, order, names, left[1:]) if reached else self._park(worker, order, left[0]),
-        )
+
+        def then(reached: bool) -> None:
+            if reached:
+                self._connect(worker, order, names, left[1:])
+            else:
+                self._park(worker, order, names, left[0])
+
+        self.dial(worker, left[0], then)
 
     def _start(self, worker: SimWorker, order: do.DispatchTo, names: dict[str, str]) -> None:
         world, fleet = self._world, self._world.fleet
         for key, name in names.items():
             if not self.is_up(key):
-                self._park(worker, order, key)
+                self._park(worker, order, names, key)
                 return
             place = fleet.places.get(name)
             if place is None or (place.state == "removed" and place.starts == 0):
@@ -239,8 +242,9 @@ class SimServers:
         else:
             fleet.do(worker, _NOTICED_S, lambda: self._watch(worker, order, names))
 
-    def _park(self, worker: SimWorker, order: do.DispatchTo, key: str) -> None:
+    def _park(self, worker: SimWorker, order: do.DispatchTo, names: dict[str, str], key: str) -> None:
         world = self._world
+        places = {at: world.fleet.places.get(name) for at, name in names.items()}
         begun = any(p.root() == order.place and p.starts for p in world.fleet.places.values())
         if worker.cancels and not begun:
             world.fleet.finish(worker, order, outcome_of("cancelled", Reason.CANCELLED))
@@ -248,7 +252,26 @@ class SimServers:
         wait_s = 10 + world.plan.rules.unreachable_after_s
         give_up_ms = self._give_up_ms.setdefault((order.job_id, order.attempt), world.clock.host_unix_ms() + round(wait_s * 1000))
         error = ExecutionError(Reason.UNREACHABLE, f"no answer from {key}").report()
-        worker.parks = on.AttemptParked(worker.name, order.job_id, order.generation, key, error, give_up_ms, begun)
+        over: list[ServerOutcome] = []
+        missing: list[ServerOutcome] = []
+        for at, place in places.items():
+            ended = place.outcome if place is not None and at != key and self.is_up(at) else None
+            if ended is not None:
+                over.append(ServerOutcome(at, at, ended.status, ended.exit_code))
+            else:
+                missing.append(ServerOutcome(at, at, "failed", None, error.reason, error.message))
+        several = len(order.finished) + len(names) > 1
+        worker.parks = on.AttemptParked(
+            worker.name,
+            order.job_id,
+            order.generation,
+            key,
+            error,
+            give_up_ms,
+            begun,
+            finished=tuple(over) if several else (),
+            missing=tuple(missing) if several else (),
+        )
         world.fleet.finish(worker, order, None)
 
     def removes(self, worker: SimWorker, order: do.DispatchTo) -> bool:

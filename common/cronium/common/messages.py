@@ -77,6 +77,17 @@ class Results:
     files: tuple[ResultFile, ...] = ()
     problems: tuple[str, ...] = ()
 
+    def then(self, later: Results) -> Results:
+        """Both as one: the later word of each kind (a condition holds where both do), all files and problems."""
+        both = self.condition is not None and later.condition is not None
+        return Results(
+            later.script_output if later.script_output is not None else self.script_output,
+            self.condition and later.condition if both else later.condition if self.condition is None else self.condition,
+            later.variables if later.variables is not None else self.variables,
+            (*self.files, *later.files),
+            (*self.problems, *later.problems),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
@@ -90,7 +101,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class ServerOutcome:
-    """How a job on several servers ended on one of them. `server`: its key (`Server.key`); `name`: its label."""
+    """How a job on several servers ended on one of them. `server`: its key (`Server.key`); `name`: its label.
+
+    `touched`: something of its place may be there.
+    """
 
     server: str
     name: str
@@ -98,6 +112,7 @@ class ServerOutcome:
     exit_code: int | None
     reason: str | None = None
     message: str | None = None
+    touched: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +151,8 @@ class Dispatch:
     `fresh`: nobody has ever read from this job (first generation, no `next_sequence` from the backend), so the reader need
     not ask the streamer first. `adopt`: another worker may have made the place already; `begun`: and is known to have started
     the script in it (`begun_at`: in which of several places).
-    `finished`: servers on which an earlier attempt has succeeded (jobs on several servers only). `placed_ms` (Unix): when the
-    place was named.
+    `finished` (jobs on several servers only): those on which an earlier attempt has succeeded, or this one is over. `placed_ms`
+    (Unix): when the place was named.
     """
 
     job_id: str
@@ -289,6 +304,8 @@ class AttemptParked:
 
     Repeated until `Settled` comes. `error` says why, for people, and is how the job ends if nobody gets there until
     `give_up_ms` (Unix). `begun`: its script has been started. `touched`: something of the place may be there.
+    Of several servers: `finished` are those of this worker's visits that are over, with what they gave back (`results`);
+    `missing` the others, each with its end if nobody gets there.
     """
 
     worker: str
@@ -299,6 +316,9 @@ class AttemptParked:
     give_up_ms: int
     begun: bool
     touched: bool = True
+    finished: tuple[ServerOutcome, ...] = ()
+    missing: tuple[ServerOutcome, ...] = ()
+    results: Results = Results()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The servers that a job names: checked at the boundary, all reasons of bad ones at once.
+"""The servers that a job names: checked at the boundary, all reasons of bad ones at once; and how it ended on all together.
 
 Pure; used by the supervisor (which connections does a job need?) and by the worker (how is a server reached?). The secrets in a
 `Server` never show in its repr, and never in a message about what is wrong.
@@ -10,11 +10,13 @@ import hashlib
 import ipaddress
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import InvalidJobError, Job, JobProblem
+from cronium.common.messages import ServerOutcome
 
 DEFAULT_PORT = 22
 MAX_SERVERS = 100
@@ -102,6 +104,30 @@ def servers_of(job: Job) -> tuple[Server, ...]:
     if len({server.key for server in servers}) < len(servers):
         raise InvalidJobError((JobProblem("metadata.servers", "names the same server twice"),))
     return _named_apart(servers)
+
+
+def together(servers: Sequence[ServerOutcome]) -> tuple[str, int | None, ExecutionError | None]:
+    """A job's status, exit code and error: it succeeds when all do; else it ends as the first that did not, and says which.
+
+    The exit code is the first that is not 0 (PROTOCOL.md).
+    """
+    bad = [server for server in servers if server.status != "completed"]
+    if not bad:
+        return "completed", 0, None
+    code = next((server.exit_code for server in bad if server.exit_code), None)
+    ranks = {"cancelled": 0, "timeout": 1, "failed": 2}
+    first = min(bad, key=lambda server: ranks.get(server.status, 2))
+    said = "; ".join(f"{server.name}: {server.message or server.status}" for server in bad[:20])
+    text = f"{len(bad)} of {len(servers)} servers did not succeed: {said}"
+    retryable = any(ExecutionError(_reason(server), "").retryable for server in bad)
+    return first.status, code, ExecutionError(_reason(first), text, retryable=retryable, exit_code=code)
+
+
+def _reason(server: ServerOutcome) -> Reason:
+    try:
+        return Reason(server.reason or Reason.INTERNAL)
+    except ValueError:  # written down by a version that knew more of them
+        return Reason.INTERNAL
 
 
 def parse_jump(text: str) -> Address | None:

@@ -84,8 +84,10 @@ def event_of(message: Message) -> on.Event | None:
             return on.AttemptSaid(worker, job_id, generation, None, percentage, text)
         case AttemptEnded(worker, job_id, generation, outcome):
             return on.AttemptOver(worker, job_id, generation, outcome)
-        case AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun, touched):
-            return on.AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun, touched)
+        case AttemptParked(worker, job_id, generation, server, error, give_up_ms, begun, touched, finished, missing, results):
+            return on.AttemptParked(
+                worker, job_id, generation, server, error, give_up_ms, begun, touched, finished, missing, results
+            )
         case Connected(worker, servers, slots):
             return on.WorkerIsConnected(worker, servers, slots)
         case ServerSeen(worker, server, reached, reason):

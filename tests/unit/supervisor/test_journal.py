@@ -95,6 +95,8 @@ def test_what_is_known_of_a_job_on_servers_comes_back_as_it_was(path: Path) -> N
         waits_for="no answer",
         leftovers=("cronium-x-1",),
         finished=(ServerOutcome("deploy@db:22#1", "db", "completed", 0),),
+        missing=(ServerOutcome("deploy@web:22#1", "web", "failed", None, "unreachable", "no answer"),),
+        results=Results(b"1", files=(ResultFile("db/f", "text/plain", b"\xff"),)),
     )
     journal = Journal(path, SEAL)
     journal.commit([do.PutJob(record, PAYLOAD)])

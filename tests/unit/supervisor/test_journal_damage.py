@@ -59,7 +59,7 @@ def a_header_of_garbage(path: Path) -> None:
 
 
 def a_page_of_garbage(path: Path) -> None:
-    overwrite(path, path.stat().st_size // _PAGE // 2 * _PAGE, os.urandom(_PAGE))
+    overwrite(path, path.stat().st_size // _PAGE * 3 // 4 * _PAGE, os.urandom(_PAGE))
 
 
 def half_a_file(path: Path) -> None:

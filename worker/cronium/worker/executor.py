@@ -8,12 +8,12 @@ that has these three methods, and a line in `registry`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar, runtime_checkable
 
 from cronium.common.errors import ErrorReport
 from cronium.common.job import Job, JobProblem
-from cronium.common.messages import Message, Outcome, Position, ServerOutcome
+from cronium.common.messages import Message, Outcome, Position, Results, ServerOutcome
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class Attempt:
     `adopt`: another worker may have made the place already; find out, and go on with what is there. `begun`: and is known to
     have started the script (`begun_at`: in which of several).
     `position`: where to read on (its marks are at the start for a place nobody has read).
-    `finished`: servers on which an earlier attempt has succeeded.
+    `finished`: servers on which an earlier attempt has succeeded, or this one is over.
     `placed_ms` (Unix): when the place was named; 0 if that is not known.
     """
 
@@ -106,7 +106,8 @@ class Parked:
     """The last update instead of Complete: a place cannot be reached, and the attempt goes on there without us.
 
     Somebody takes it over later, until `give_up_ms` (Unix); `error` is then its end. `begun`: the script has been started.
-    `touched`: something of the place may be there.
+    `touched`: something of the place may be there. `finished`, `missing`, `results`: see `AttemptParked`.
+    `over`: the places that have said all they will ever say.
     """
 
     server: str
@@ -114,6 +115,10 @@ class Parked:
     give_up_ms: int
     begun: bool
     touched: bool = True
+    finished: tuple[ServerOutcome, ...] = ()
+    missing: tuple[ServerOutcome, ...] = ()
+    results: Results = field(default_factory=Results)
+    over: tuple[str, ...] = ()
 
 
 Update = Log | Gap | Told | Labels | Status | Progress | Complete | Parked

@@ -7,6 +7,7 @@ waiting of its own: `Sockets` calls it.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from cronium.common.config.model import Logging
@@ -68,15 +69,18 @@ class OutputReader:
 
     def finish(self) -> None:
         """The place has said all it will ever say."""
-        now_ms = time.time_ns() // 1_000_000
         self._tell_skipped()
-        for place in (self.place, *self._places):
+        self.pause((self.place, *self._places))
+
+    def pause(self, over: Iterable[str] = ()) -> None:
+        """Nothing more will come for now: let out what is whole; an unfinished line is read again by whoever goes on.
+
+        `over`: places that nobody reads again, for they have said all; what is unfinished there ends.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        for place in over:
             for stream in ("stdout", "stderr"):
                 self.encoder.finish(place, stream, now_ms)
-        self.pause()
-
-    def pause(self) -> None:
-        """Nothing more will come for now: let out what is whole; an unfinished line is read again by whoever goes on."""
         self._hand_over(time.monotonic())
         self._transmit(time.monotonic())
 

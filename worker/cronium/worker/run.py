@@ -83,7 +83,7 @@ class AttemptRun:
         self._reader = OutputReader(self._dispatch.place, encoder, self._sender, self._sockets, self._settings.logging)
         end = self._end(position, started_ms)
         if isinstance(end, Parked):
-            self._reader.pause()
+            self._reader.pause(end.over)
         else:
             self._reader.finish()
         while not self._reader.durable():
@@ -255,7 +255,19 @@ def _failed(error: ErrorReport, started_ms: int) -> Outcome:
 
 
 def _parked(worker: str, given: Dispatch, end: Parked) -> AttemptParked:
-    return AttemptParked(worker, given.job_id, given.generation, end.server, end.error, end.give_up_ms, end.begun, end.touched)
+    return AttemptParked(
+        worker,
+        given.job_id,
+        given.generation,
+        end.server,
+        end.error,
+        end.give_up_ms,
+        end.begun,
+        end.touched,
+        end.finished,
+        end.missing,
+        end.results,
+    )
 
 
 def _now_ms() -> int:

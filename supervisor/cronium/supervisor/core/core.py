@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from cronium.common.ids import place_name, remote_place_name
+from cronium.common.messages import Results
 from cronium.common.servers import host_of
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
@@ -453,7 +454,7 @@ class Core:
                 due_ms = now.unix_ms + round(decision.after_s * 1000)
                 finished = finished_servers(record, event.outcome)
                 record = record.but(state=JobState.WAITING, retry_at_ms=due_ms, extra_attempts=extra, deaths=0)
-                self._jobs.put(record.but(finished=finished))
+                self._jobs.put(record.but(finished=finished, results=None))
                 self._draft.note("info", "attempt failed, another follows", event.job_id, after_s=decision.after_s)
             else:
                 self._jobs.end(record, event.outcome, now)
@@ -468,6 +469,10 @@ class Core:
             # A worker that never got there knows less of the deadline than the one before it, and would only put it off.
             give_up_ms = event.give_up_ms if record.give_up_ms is None else min(record.give_up_ms, event.give_up_ms)
             record = record.but(begun=record.begun or event.begun, parked=event.error, give_up_ms=give_up_ms)
+            if event.finished:
+                results = (record.results or Results()).then(event.results)
+                record = record.but(finished=(*record.finished, *event.finished), results=results)
+            record = record.but(missing=event.missing)
             if not event.touched:  # a place that never was is named anew, so that it is not missed when the server is back
                 record = record.but(place=None, attempt=record.attempt - 1)
             if not record.begun and (record.cancelled or record.lost):
@@ -585,6 +590,7 @@ class Core:
             begun=adopt and record.begun,
             begun_at=record.begun_at if adopt else (),
             parked=None,
+            missing=(),
             give_up_ms=record.give_up_ms if adopt else None,  # until its script is seen to run, it has not been put off
             waits_for=None,
             placed_ms=record.placed_ms if adopt else now.unix_ms,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cronium.common.errors import ErrorReport
-from cronium.common.messages import Outcome, Slot, Summary
+from cronium.common.messages import Outcome, Results, ServerOutcome, Slot, Summary
 from cronium.supervisor.core.state import Lease, RetryRule
 
 
@@ -219,6 +219,9 @@ class AttemptParked:
     give_up_ms: int
     begun: bool
     touched: bool = True
+    finished: tuple[ServerOutcome, ...] = ()
+    missing: tuple[ServerOutcome, ...] = ()
+    results: Results = field(default_factory=Results)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ thousand jobs that wait for a backend, an event must not cost a look at each.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from cronium.common.messages import Outcome, Results
@@ -22,6 +22,7 @@ from cronium.supervisor.core.state import Ended, JobRecord, JobState
 from cronium.supervisor.core.statements import Statements
 
 _LOOK_AGAIN_MS = 60_000
+_NOT_PARKED: Mapping[str, object] = {"parked": None, "give_up_ms": None, "missing": (), "results": None}
 
 
 class Jobs:
@@ -146,9 +147,12 @@ class Jobs:
             self.done(record, now)
             return
         self._parking.forget(record.job_id)
+        # What was over before the job was parked: its worker, if any, knows how it ended, not what it gave back.
+        results = outcome.results if record.results is None else record.results.then(outcome.results)
+        outcome = replace(outcome, servers=outcome.servers or record.finished, results=results)
         ended = Ended(max(record.attempt, 1), outcome)
         self.ended[record.job_id] = ended
-        self.put(record.but(state=JobState.ENDED, parked=None, give_up_ms=None, waits_for=None, owed_ms=now.unix_ms))
+        self.put(record.but(state=JobState.ENDED, waits_for=None, owed_ms=now.unix_ms, **_NOT_PARKED))
         self._draft.writes.append(do.PutEnded(record.job_id, ended))
 
     def done(self, record: JobRecord, now: Now) -> None:
@@ -156,7 +160,7 @@ class Jobs:
         self._parking.forget(record.job_id)
         if (before := self.active.pop(record.job_id, None)) is not None:
             del self._by_state[before.state][record.job_id]
-        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, owed_ms=0, lease=None, parked=None, give_up_ms=None)
+        record = record.but(state=JobState.DONE, done_ms=now.unix_ms, owed_ms=0, lease=None, **_NOT_PARKED)
         if ended := self.ended.get(record.job_id):
             ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
             self.ended[record.job_id] = ended

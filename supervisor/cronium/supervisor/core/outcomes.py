@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Outcome
+from cronium.common.servers import together
 from cronium.supervisor.core.events import Now
 from cronium.supervisor.core.state import JobRecord
 
@@ -28,11 +31,16 @@ def worker_lost(deaths: int, reason: str, now: Now) -> Outcome:
 
 
 def given_up(record: JobRecord, now: Now) -> Outcome:
-    """A parked job whose server nobody got to in time."""
+    """A parked job whose server nobody got to in time; of several, each has an end of its own."""
     assert record.parked is not None  # noqa: S101 - asked by the caller
+    servers = (*record.finished, *record.missing) if record.missing else ()
     if record.cancelled:
         text = f"cancelled; whether its script still runs is not known: {record.parked.message}"
-        return _of("cancelled", ExecutionError(Reason.CANCELLED, text), now)
+        return replace(_of("cancelled", ExecutionError(Reason.CANCELLED, text), now), servers=servers)
+    if servers:
+        status, exit_code, error = together(servers)
+        report = None if error is None else error.report()
+        return Outcome(status, exit_code, report, now.unix_ms, now.unix_ms, servers=servers)
     return Outcome("failed", None, record.parked, now.unix_ms, now.unix_ms)
 
 

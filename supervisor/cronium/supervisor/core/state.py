@@ -8,7 +8,7 @@ from enum import StrEnum
 from operator import attrgetter
 
 from cronium.common.errors import ErrorReport
-from cronium.common.messages import Outcome, ServerOutcome
+from cronium.common.messages import Outcome, Results, ServerOutcome
 
 
 class JobState(StrEnum):
@@ -62,7 +62,9 @@ class JobRecord:
     known to have been started, also in a container, by its first renewal (`begun_at`: in which of several places).
     `parked`: its server cannot be reached, so it waits there without a worker; how it ends if
     nobody gets there until `give_up_ms` (Unix). `waits_for`: why it does not run, for people; not written down with each
-    change. `leftovers`: places that could not be removed. `finished`: servers on which an earlier attempt has succeeded.
+    change. `leftovers`: places that could not be removed.
+    Of several servers: `finished` are those on which an earlier attempt has succeeded, or this one is over, with what they gave
+    back in this one (`results`); `missing`, while it is parked, the others, each with its end if nobody gets there.
     """
 
     job_id: str
@@ -93,6 +95,8 @@ class JobRecord:
     waits_for: str | None = field(default=None, compare=False)
     leftovers: tuple[str, ...] = ()
     finished: tuple[ServerOutcome, ...] = ()
+    missing: tuple[ServerOutcome, ...] = ()
+    results: Results | None = None
     placed_ms: int = 0
     owed_ms: int = 0
 

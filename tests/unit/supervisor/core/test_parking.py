@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cronium.common.errors import ExecutionError, Reason
-from cronium.common.messages import Outcome, ServerOutcome
+from cronium.common.messages import Outcome, ResultFile, Results, ServerOutcome
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.state import JobState, Lease, RetryRule
@@ -85,6 +87,40 @@ def test_it_survives_a_restart() -> None:
     order = parked(driver)
     again = first_dispatch_after_a_restart(driver)
     assert (again.place, again.generation, again.begun) == (order.place, 2, True)
+
+
+def test_what_is_over_on_some_servers_is_kept_and_reported_when_the_others_are_given_up() -> None:
+    driver = Driver(breaker_failures=100)
+    order = driver.run("a", servers=(WEB, DB))
+    over = ServerOutcome(DB, "db", "failed", 5, "script_exit", "exit code 5")
+    missing = ServerOutcome(WEB, "web", "failed", None, "unreachable", "no answer")
+    driver.park(order, begun=True, give_up_s=5, finished=(over,), missing=(missing,), results=Results(b"1", condition=True))
+    driver.idle(order, removed=False)
+    again = first_dispatch_after_a_restart(driver)
+    assert again.finished == (over,)
+    driver.park(again, begun=True, give_up_s=5, missing=(missing,))
+    driver.idle(again, removed=False)
+    driver.tick(after_s=6)
+    ended = driver.ended["a"].outcome
+    assert (ended.status, ended.exit_code, ended.servers) == ("failed", 5, (over, missing))
+    assert ended.results == Results(b"1", condition=True)
+    assert ended.error is not None
+    assert ended.error.message == "2 of 2 servers did not succeed: db: exit code 5; web: no answer"
+    assert driver.records["a"].results is None
+
+
+def test_what_was_over_before_it_was_parked_is_part_of_its_end() -> None:
+    driver = Driver(breaker_failures=100)
+    order = driver.run("a", servers=(WEB, DB))
+    parts = [ServerOutcome(key, key, "completed", 0) for key in (DB, WEB)]
+    first = Results(b"1", True, files=(ResultFile("db/f", "text/plain", b"1"),))
+    driver.park(order, begun=True, finished=(parts[0],), results=first)
+    driver.idle(order, removed=False)
+    again = first_dispatch_after_a_restart(driver)
+    driver.end(again, replace(outcome(), servers=tuple(parts), results=Results(b"2", condition=False)))
+    ended = driver.ended["a"].outcome
+    assert ended.servers == tuple(parts)
+    assert ended.results == Results(b"2", condition=False, files=first.files)
 
 
 def test_that_the_script_was_started_is_written_down_once_and_only_for_servers() -> None:

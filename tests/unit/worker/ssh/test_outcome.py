@@ -7,8 +7,8 @@ import pytest
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import parse_job
 from cronium.common.messages import ResultFile, Results, ServerOutcome
-from cronium.common.servers import Server, servers_of
-from cronium.worker.ssh.outcome import Facts, decide, results_together, together
+from cronium.common.servers import Server, servers_of, together
+from cronium.worker.ssh.outcome import Facts, decide, outcome_on, results_together
 from cronium.worker.story import Story
 
 STARTED = b"started 7 100 boot\n"
@@ -59,14 +59,14 @@ def test_a_script_that_others_end_was_not_cancelled() -> None:
 def test_several_succeed_only_together() -> None:
     story = Story()
     story.feed(STARTED + b"ended 5 exit\n")
-    bad = decide(Facts(server("b"), story, 60, "bash"))
-    good = decide(Facts(server("a"), _completed(), 60, "bash"))
-    all_good = together([(server("a"), good)], [ServerOutcome("k", "c", "completed", 0, None, None)])
-    assert (all_good.status, all_good.exit_code) == ("completed", 0)
-    one_bad = together([(server("a"), good), (server("b"), bad)], [])
-    assert (one_bad.status, one_bad.exit_code) == ("failed", 5)
-    assert one_bad.error is not None
-    assert one_bad.error.message.startswith("1 of 2 servers did not succeed: b: ")
+    bad = outcome_on(server("b"), decide(Facts(server("b"), story, 60, "bash")), touched=True)
+    good = outcome_on(server("a"), decide(Facts(server("a"), _completed(), 60, "bash")), touched=True)
+    assert together([good, ServerOutcome("k", "c", "completed", 0)]) == ("completed", 0, None)
+    status, exit_code, error = together([good, bad])
+    assert (status, exit_code) == ("failed", 5)
+    assert error is not None
+    assert (error.reason, error.retryable) == (Reason.SCRIPT_EXIT, True)
+    assert error.message.startswith("1 of 2 servers did not succeed: b: ")
 
 
 def _completed() -> Story:

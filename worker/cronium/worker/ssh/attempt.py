@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 
 from cronium.common.errors import ExecutionError, Reason
-from cronium.common.messages import Outcome
-from cronium.common.servers import Server, servers_of
+from cronium.common.messages import Outcome, Results, ServerOutcome
+from cronium.common.servers import Server, servers_of, together
 from cronium.worker.executor import Attempt, Complete, Control, Labels, Parked, Status, Update
 from cronium.worker.payload import payload
 from cronium.worker.ssh.flow import STREAMS
-from cronium.worker.ssh.outcome import outcome_on, results_together, together
+from cronium.worker.ssh.outcome import outcome_on, results_together
 from cronium.worker.ssh.plan import Plan, plan
 from cronium.worker.ssh.pool import Pool
 from cronium.worker.ssh.settings import Settings
@@ -36,6 +36,8 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
         for server in servers
         if server.key not in done
     ]
+    if attempt.adopt:  # what is over has left its place for whoever sees the attempt's end
+        made |= {names[outcome.server] for outcome in attempt.finished if outcome.touched}
     try:
         if several:
             yield Labels({names[server.key]: server.name for server in servers})
@@ -49,7 +51,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
             if not left:
                 break
             if all(visit.away(now_s) for visit in left):
-                yield _parked(visits, left)
+                yield _parked(visits, left, several=several)
                 return
             _wait(left, control, now_s)
     finally:
@@ -114,27 +116,66 @@ def _wait(left: list[Visit], control: Control, now_s: float) -> None:
     control.wait(descriptors, min(visit.look_after_s(now_s) for visit in left))
 
 
-def _parked(visits: list[Visit], left: list[Visit]) -> Parked:
-    first = left[0]
-    trouble = first.trouble or ExecutionError(Reason.UNREACHABLE, f"{first.server.address} cannot be reached: check the network")
+def _parked(visits: list[Visit], left: list[Visit], *, several: bool) -> Parked:
+    troubles = [_trouble(visit) for visit in left]
     begun = any(visit.begun for visit in left)
     touched = any(visit.touched for visit in visits)
-    hint = " (the script goes on there)" if begun else ""
-    error = ExecutionError(Reason.UNREACHABLE, f"{trouble.message}{hint}", server=first.server.name)
-    return Parked(first.server.key, error.report(), max(visit.give_up_ms for visit in left), begun, touched)
+    give_up_ms = max(visit.give_up_ms for visit in left)
+    # Somebody can get there who is not let in (any more): no end of what may run there.
+    error = ExecutionError(Reason.UNREACHABLE, troubles[0].message, server=left[0].server.name)
+    if not several:
+        return Parked(left[0].server.key, error.report(), give_up_ms, begun, touched)
+    missing = tuple(
+        ServerOutcome(visit.server.key, visit.server.name, "failed", None, trouble.reason.value, trouble.message)
+        for visit, trouble in zip(left, troubles, strict=True)
+    )
+    over = [visit for visit in visits if visit.over]
+    return Parked(
+        left[0].server.key,
+        error.report(),
+        give_up_ms,
+        begun,
+        touched,
+        _outcomes(over),
+        missing,
+        _results(over),
+        tuple(visit.place for visit in over),
+    )
+
+
+def _trouble(visit: Visit) -> ExecutionError:
+    """Why it is parked; how it ends on this server if nobody gets there."""
+    known = visit.trouble or ExecutionError(Reason.UNREACHABLE, f"{visit.server.address} cannot be reached: check the network")
+    if not visit.begun:
+        return known
+    return ExecutionError(Reason.UNREACHABLE, f"{known.message} (the script goes on there)")
+
+
+def _outcomes(visits: list[Visit]) -> tuple[ServerOutcome, ...]:
+    return tuple(outcome_on(visit.server, visit.ending, touched=visit.touched) for visit in visits if visit.ending is not None)
+
+
+def _results(visits: list[Visit]) -> Results:
+    return results_together([(visit.server, visit.results) for visit in visits])
 
 
 def _outcome(attempt: Attempt, visits: list[Visit], *, several: bool) -> Outcome:
-    parts = [(visit.server, visit.ending) for visit in visits if visit.ending is not None]
-    ending = together(parts, attempt.finished) if several else parts[0][1]
     ended_ms = max(visit.ended_ms for visit in visits)
-    started_ms = min((visit.started_ms for visit in visits if visit.started_ms), default=ended_ms)
+    started_ms = min((min(visit.started_ms, ended_ms) for visit in visits if visit.started_ms), default=ended_ms)
+    if several:
+        servers = (*attempt.finished, *_outcomes(visits))
+        status, exit_code, error = together(servers)
+        results = _results(visits)
+    else:
+        ending, results, servers = visits[0].ending, visits[0].results, ()
+        assert ending is not None  # noqa: S101 - all visits are over
+        status, exit_code, error = ending.status, ending.exit_code, ending.error
     return Outcome(
-        status=ending.status,
-        exit_code=ending.exit_code,
-        error=ending.error.report() if ending.error is not None else None,
-        started_ms=min(started_ms, ended_ms),
+        status=status,
+        exit_code=exit_code,
+        error=error.report() if error is not None else None,
+        started_ms=started_ms,
         ended_ms=ended_ms,
-        results=results_together([(visit.server, visit.results) for visit in visits]),
-        servers=(*attempt.finished, *(outcome_on(server, part) for server, part in parts)) if several else (),
+        results=results,
+        servers=servers,
     )

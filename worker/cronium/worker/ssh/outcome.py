@@ -1,4 +1,4 @@
-"""How an attempt ended on one server, and how a job on several did: decided from what the places said and what we saw.
+"""How an attempt ended on one server: decided from what its place said and what we saw.
 
 Pure.
 """
@@ -6,7 +6,7 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import ResultFile, Results, ServerOutcome
@@ -69,49 +69,19 @@ def decide(facts: Facts) -> Ending:
     return Ending("failed", code, script_failure(story, story.ended.code, {"server": name}))
 
 
-def outcome_on(server: Server, ending: Ending) -> ServerOutcome:
+def outcome_on(server: Server, ending: Ending, *, touched: bool) -> ServerOutcome:
     """The same as data."""
     error = ending.error
     reason, message = (error.reason.value, error.message) if error is not None else (None, None)
-    return ServerOutcome(server.key, server.name, ending.status, ending.exit_code, reason, message)
-
-
-def together(parts: Sequence[tuple[Server, Ending]], finished: Sequence[ServerOutcome]) -> Ending:
-    """The job succeeds when all do; otherwise it ends as the first that did not, and says which did not.
-
-    `finished`: those on which an earlier attempt has succeeded. The exit code is the first that is not 0 (PROTOCOL.md).
-    """
-    bad = [(server, ending) for server, ending in parts if ending.status != "completed"]
-    if not bad:
-        return Ending("completed", 0, None)
-    code = next((ending.exit_code for _, ending in bad if ending.exit_code), None)
-    ranks = {"cancelled": 0, "timeout": 1, "failed": 2}
-    first = min((ending for _, ending in bad), key=lambda ending: ranks.get(ending.status, 2))
-    said = "; ".join(f"{server.name}: {ending.error.message if ending.error else ending.status}" for server, ending in bad[:20])
-    count = len(parts) + len(finished)
-    reason = first.error.reason if first.error is not None else Reason.INTERNAL
-    error = ExecutionError(
-        reason,
-        f"{len(bad)} of {count} servers did not succeed: {said}",
-        retryable=any(ending.error is not None and ending.error.retryable for _, ending in bad),
-        exit_code=code,
-    )
-    return Ending(first.status, code, error)
+    return ServerOutcome(server.key, server.name, ending.status, ending.exit_code, reason, message, touched)
 
 
 def results_together(parts: Sequence[tuple[Server, Results]]) -> Results:
-    """What all gave back: files below a folder of their server's name, the last word of each kind, problems with their server."""
-    if len(parts) == 1:
-        return parts[0][1]
-    output = condition = variables = None
-    files: list[ResultFile] = []
-    problems: list[str] = []
+    """What several gave back: files below a folder of their server's name, problems with their server."""
+    all_of_them = Results()
     for server, results in parts:
-        output = results.script_output if results.script_output is not None else output
-        if results.condition is not None:
-            condition = results.condition if condition is None else condition and results.condition
-        variables = results.variables if results.variables is not None else variables
         folder = server.name.replace("/", "_").lstrip(".") or "server"
-        files += (ResultFile(f"{folder}/{file.path}", file.mime_type, file.content) for file in results.files)
-        problems += (f"{server.name}: {problem}" for problem in results.problems)
-    return Results(output, condition, variables, tuple(files), tuple(problems))
+        files = tuple(ResultFile(f"{folder}/{file.path}", file.mime_type, file.content) for file in results.files)
+        problems = tuple(f"{server.name}: {problem}" for problem in results.problems)
+        all_of_them = all_of_them.then(replace(results, files=files, problems=problems))
+    return all_of_them
