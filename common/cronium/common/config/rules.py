@@ -15,6 +15,7 @@ from cronium.common.config.dirs import RUNTIME_DIR_BYTES, SOCKET_NAME_BYTES
 from cronium.common.config.keys import all_keys
 from cronium.common.config.model import Config
 from cronium.common.config.problems import ConfigProblem
+from cronium.common.config.units import format_duration
 
 REQUIRED: Final = ("api.endpoint", "api.token", "logging.websocket.endpoint")
 """Needed to work for a backend; the embedded queue needs none of them."""
@@ -34,6 +35,8 @@ _AT_MOST: Final = (
     ("logging.websocket.maxUnacked", "logging.buffer.size"),
     ("logging.spool.maxBacklog", "logging.spool.maxSize"),
 )
+
+_BACK_AGAIN_S: Final = 60.0  # the longest pause between two tries to get to a server, and a login
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,18 @@ def _socket_names(config: Config) -> tuple[str, str] | None:
     return message, f"an absolute path of at most {RUNTIME_DIR_BYTES} bytes"
 
 
+def _remote_ttl(config: Config) -> tuple[str, str] | None:
+    least_s = config.ssh.unreachable_after + _BACK_AGAIN_S
+    if config.ssh.execution.remote_ttl >= least_s:
+        return None
+    least, after = format_duration(least_s), format_duration(config.ssh.unreachable_after)
+    message = (
+        f"is too short: a server is waited for longer (ssh.unreachableAfter is {after}), and what its job has left there "
+        f"would be gone: raise this to {least} or more, or lower that"
+    )
+    return message, f"at least {least}"
+
+
 def _seccomp(config: Config) -> tuple[str, str] | None:
     profile = config.container.security.seccomp_profile
     if profile is None:
@@ -129,4 +144,5 @@ _RULES: Final = (
         _one_port,
     ),
     _Rule(("runtimeDir",), _socket_names),
+    _Rule(("ssh.execution.remoteTtl", "ssh.unreachableAfter"), _remote_ttl),
 )

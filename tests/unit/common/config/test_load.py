@@ -378,6 +378,16 @@ def test_a_default_does_not_pass_its_maximum(low: str, text: str, high: str) -> 
     assert high in found[low].message
 
 
+def test_what_a_job_left_on_a_server_is_there_for_as_long_as_the_server_is_waited_for() -> None:
+    """Else a script that ends while its server is out of reach would take its output and exit code with it."""
+    least = {"CRONIUM_SSH_EXECUTION_REMOTE_TTL": "16m"}
+    assert load_config(None, least, standalone=True).config.ssh.execution.remote_ttl == 960
+    for text in ({"CRONIUM_SSH_EXECUTION_REMOTE_TTL": "15m"}, least | {"CRONIUM_SSH_UNREACHABLE_AFTER": "901s"}):
+        problem = problems(None, text)["ssh.execution.remoteTtl"]
+        assert "ssh.unreachableAfter is" in problem.message
+        assert problem.allowed in ("at least 16m", "at least 961s")
+
+
 def test_a_default_network_that_is_not_allowed_is_refused() -> None:
     found = problems(None, {"CRONIUM_CONTAINER_NETWORK_DEFAULT": "jobs"})
     assert found["container.network.default"].allowed == "one of none, bridge"
