@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -24,6 +25,7 @@ import orjson
 import psutil
 import pytest
 
+from cronium.common.errors import ExecutionError
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, WarmUp
 from cronium.common.servers import servers_of
@@ -760,6 +762,27 @@ def test_one_dead_server_of_several_holds_back_no_other(world: SshWorld, servers
     world.executor.cleanup(place, job)
     assert again.outcome.status == "completed"
     assert ran.read_text() == "run\nrun\n"
+
+
+def test_servers_that_say_nothing_do_not_hold_up_the_removal_on_others(servers: Servers, tmp_path: Path) -> None:
+    """All at the same time, and each one's trouble is told."""
+    world = SshWorld(servers, tmp_path, connection_pool={"connect_timeout": 2})
+    took_s = []
+    for count in (1, 4):
+        with contextlib.ExitStack() as stack:
+            silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+            ports = [each.getsockname()[1] for each in silent]
+            job, place = world.job("true", "bash", 0, 1), world.place()
+            details = [{**servers.all[0].server_details(name=f"silent-{port}"), "port": port} for port in ports]
+            metadata = {**job.metadata, "servers": [*details, *job.metadata["servers"]]}
+            job = job.model_copy(update={"metadata": metadata})
+            began_s = time.monotonic()
+            with pytest.raises(ExecutionError) as caught:
+                world.executor.cleanup(place, job)
+            took_s.append(time.monotonic() - began_s)
+        assert all(f":{port}" in caught.value.message for port in ports)
+    world.close()
+    assert took_s[1] < 2.5 * took_s[0], took_s
 
 
 # --- warm slots ---------------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Runs in a worker; one instance may run many attempts, one after the other.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import structlog
@@ -59,19 +60,31 @@ class SshExecutor:
             if connection is not None and connection.alive:
                 self._remove(connection, place)
             return
-        servers = servers_of(job)
-        names = place_names(place, servers)
-        troubles: list[ExecutionError] = []
+        names = place_names(place, servers := servers_of(job))
         last, made = self._last
-        for server in servers:
-            if place == last and names[server.key] not in made:
-                continue  # it was never made: nobody has to go there for it
+        # What was never made needs nobody to go there for it.
+        todo = [server for server in servers if place != last or names[server.key] in made]
+        broken_off = ExecutionError(Reason.INTERNAL, "its removal broke off: see the worker's log")
+        troubles = dict.fromkeys((server.key for server in todo), broken_off)
+
+        def remove(server: Server) -> None:
             try:
                 self._remove_at(server, names[server.key])
             except ExecutionError as error:
-                troubles.append(error)
+                troubles[server.key] = error
+            else:
+                del troubles[server.key]
+
+        # All at the same time: one that says nothing must not use up the time of those behind it.
+        threads = [threading.Thread(target=remove, args=(server,), name="cleanup", daemon=True) for server in todo]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         if troubles:
-            raise troubles[0]
+            errors = list(troubles.values())
+            first = next((error for error in errors if error.reason is Reason.UNREACHABLE), errors[0])
+            raise ExecutionError(first.reason, "; ".join(error.message for error in errors), retryable=first.retryable)
         self._last = ("", set())
 
     def make_ready(self, stop: Callable[[], bool]) -> None:
