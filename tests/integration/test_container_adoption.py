@@ -212,6 +212,24 @@ def test_an_adopted_job_keeps_its_deadline_and_can_be_cancelled(host_world: Worl
     assert b"bye" in told.stdout
 
 
+def test_a_cancelled_job_that_is_taken_over_keeps_its_grace(host_world: World) -> None:
+    """The new worker does not know what the old one has said, and says it again."""
+    script = "trap 'echo tidy; sleep 2; echo tidied; exit 5' TERM; echo a; while :; do sleep 0.1; done"
+    attempt, control = host_world.attempt(host_world.job(script)), LoopControl()
+    updates = host_world.updates(attempt, control)
+    seen = b""
+    while b"tidy" not in seen:
+        update = next(updates)
+        if isinstance(update, Log):
+            seen += update.data
+            control.cancels = 1
+    updates.close()
+    next_worker(host_world)
+    told = host_world.follow(host_world.attempt(attempt.job, adopt=True), LoopControl(cancels=1))
+    assert told.stdout == b"a\ntidy\ntidied\n"
+    assert (told.outcome.status, told.outcome.exit_code) == ("cancelled", 5)
+
+
 class WorkerDies(BaseException):
     """The end of a worker in the middle of a call."""
 

@@ -159,13 +159,17 @@ def test_cancel_has_a_grace_too(place: HostPlace) -> None:
     assert place.files.ended == Ended(137, "cancel")
 
 
-def test_a_second_term_kills_at_once(place: HostPlace) -> None:
+def test_a_second_term_changes_nothing_and_usr2_ends_the_grace(place: HostPlace) -> None:
+    """Whoever takes a cancelled job over says TERM again."""
     place.files.pay(EVERYTHING)
     place.start("trap 'echo term' TERM; echo up; while :; do sleep 0.05; done", grace_s=PATIENCE_S * 2)
     wait_until(lambda: place.files.size("stdout"), "the script")
     place.process.terminate()
     wait_until(lambda: b"term" in place.files.read("stdout"), "the first TERM")
     place.process.terminate()
+    time.sleep(0.3)
+    assert place.files.find(Ended) == []
+    place.process.send_signal(signal.SIGUSR2)
     assert place.finish() == 137
     assert place.files.ended == Ended(137, "cancel")
 

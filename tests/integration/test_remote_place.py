@@ -145,7 +145,7 @@ def test_without_setsid_a_job_runs_and_leaves_nothing(shells: dict[str, Shell], 
             keep.channel.drop()
             keep = server.keep("r2")
             assert keep.look().launcher_alive
-            assert keep.ask(Words.CANCEL) == Reply("cancel", "told")
+            assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
             assert keep.wait_for(Drained)
             assert keep.find(Ended) == [Ended(9, "cancel")]
 
@@ -362,7 +362,7 @@ def test_a_launcher_that_gets_no_job_removes_its_place(server: RemoteServer, how
             run.send_end()
         case "cancel":
             wait_until((server.files / "run/stderr.pipe").exists, "the launcher")
-            assert keep.ask(Words.CANCEL) == Reply("cancel", "told")
+            assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
         case _:
             pass
     failed = keep.wait_for(Failed)
@@ -450,7 +450,7 @@ def test_a_launcher_that_was_killed_is_seen_to_be_gone(server: RemoteServer) -> 
     os.kill(int(pid), signal.SIGKILL)
     wait_until(lambda: not keep.look().launcher_alive, "the launcher's end")
     assert keep.look().begun == "started"
-    assert keep.ask(Words.CANCEL) == Reply("cancel", "gone")
+    assert keep.ask(Words.cancel(1)) == Reply("cancel", "gone")
 
 
 def test_keep_for_a_place_that_is_not_there_says_so(server: RemoteServer) -> None:
@@ -474,7 +474,7 @@ while :; do sleep 0.05; done
 def test_cancel_ends_what_traps_forks_and_has_a_session_of_its_own(server: RemoteServer) -> None:
     run, keep = server.start(STUBBORN, grace_s=0.3)
     run.wait_for(lambda: run.out, "the script")
-    assert keep.ask(Words.CANCEL) == Reply("cancel", "told")
+    assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
     assert keep.wait_for(Ended) == Ended(137, "cancel")
     keep.wait_for(Drained)
     wait_until(lambda: not [process for process in server.processes() if is_job(process)], "the job's end")
@@ -483,10 +483,36 @@ def test_cancel_ends_what_traps_forks_and_has_a_session_of_its_own(server: Remot
 def test_a_second_cancel_kills_at_once(server: RemoteServer) -> None:
     run, keep = server.start(STUBBORN, grace_s=PATIENCE_S * 2)
     run.wait_for(lambda: run.out, "the script")
-    keep.ask(Words.CANCEL)
+    keep.ask(Words.cancel(1))
     time.sleep(0.2)
-    keep.ask(Words.CANCEL)
+    keep.ask(Words.cancel(2))
     assert keep.wait_for(Ended) == Ended(137, "cancel")
+
+
+TIDY = "trap 'echo tidy; sleep 1.5; echo tidied; exit 5' TERM; echo up; while :; do sleep 0.05; done"
+
+
+@pytest.mark.parametrize("fed", ["at once", "slowly"])
+def test_a_cancel_said_again_cuts_no_grace(server: RemoteServer, fed: str) -> None:
+    """Its answer may be lost with the connection, or its worker may die. Nor does it matter that the job was long in coming."""
+    run, keep = server.run(stdin_wait_s=0.3 if fed == "slowly" else PATIENCE_S), server.keep()
+    whole = stream(f"{TIDY} {'#' * 50_000}")
+    if fed == "slowly":
+        run.send(whole[: len(whole) // 2])
+        time.sleep(0.8)
+        run.send(whole[len(whole) // 2 :])
+    else:
+        run.send(whole)
+    run.send_end()
+    run.wait_for(lambda: run.out == b"up\n", "the script")
+    assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
+    run.wait_for(lambda: b"tidy" in run.out, "the first")
+    for channel in (run, keep.channel):
+        channel.drop()
+    read, keep = server.read(0, 0, "r2"), server.keep("r2")
+    assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
+    assert keep.wait_for(Ended) == Ended(5, "cancel")
+    read.wait_for(lambda: read.out == b"up\ntidy\ntidied\n", "all of it")
 
 
 def test_kill_ends_a_place_whose_launcher_does_not_react(server: RemoteServer) -> None:

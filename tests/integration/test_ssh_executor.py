@@ -691,6 +691,27 @@ def test_cancel_ends_everything(world: SshWorld, servers: Servers) -> None:
     assert not [process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == ["sleep", "101"]]
 
 
+@pytest.mark.parametrize("how", ["session", "worker"])
+def test_a_cancelled_job_that_is_taken_over_keeps_its_grace(world: SshWorld, servers: Servers, how: str) -> None:
+    """What was told before is not known for sure, and said again."""
+    job = world.job("trap 'echo tidy; sleep 1; echo tidied; exit 5' TERM; echo a; while :; do sleep 0.05; done")
+    place, control, told = world.place(), LoopControl(), Told()
+
+    def cancel(told: Told) -> bool:
+        control.cancels = int(told.stdout.startswith(b"a"))
+        return b"tidy" in told.stdout
+
+    told = world.attempt(job, place, control=control, until=cancel, told=told)
+    if how == "session":
+        servers.all[0].kill_sessions()
+    world.another()
+    offsets = {"stdout": len(told.stdout), "stderr": 0}
+    told = world.attempt(job, place, adopt=True, begun=True, offsets=offsets, control=control, told=told)
+    world.executor.cleanup(place, job)
+    assert told.stdout == b"a\ntidy\ntidied\n"
+    assert (told.outcome.status, told.outcome.exit_code) == ("cancelled", 5)
+
+
 def test_cancel_while_away_holds_no_worker(world: SshWorld, servers: Servers) -> None:
     job, place, control = world.job("echo hi; sleep 30"), world.place(), LoopControl(patience=60)
 

@@ -26,6 +26,8 @@
 #        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS OOM_KILLS | drained STDOUT_SIZE STDERR_SIZE (last) |
 #        failed REASON DETAIL (not started)
 #
+# Signals: TERM cancels, and may be said again by whoever takes the job over: it cuts no grace. USR2 ends the grace.
+#
 # Exit code: the script's; 125 when it could not be started (126, 127: its interpreter), 143 when told to go before a job came.
 #
 # Processes: init, this, two pumps with a child each, the alarm with its sleep, the wrapper: nine beside the job's own. The job may
@@ -286,20 +288,20 @@ tell_lost() { say "output_lost $1 pump_lost -"; }
 act() {
     case $stage in
         waiting)
-            if [ "$terms" -gt 0 ] || { [ "$nobody" ] && [ ! -e "$run/spec" ]; }; then kill -KILL "$reader"; fi
+            if [ "$cancelled" ] || { [ "$nobody" ] && [ ! -e "$run/spec" ]; }; then kill -KILL "$reader"; fi
             ;;
         running | ending)
-            case $stage:$terms$deadline in
-                running:0 | ending:* | killing:*) ;;
+            case $stage:$cancelled$deadline in
+                running: | ending:* | killing:*) ;;
                 *)
                     stage=ending why=cancel
-                    case $terms in 0) why=deadline ;; esac
+                    case $cancelled in '') why=deadline ;; esac
                     strike TERM
                     : >"$run/cut" # last, for the alarm answers with a signal
                     kill -CONT "$alarm"
                     ;;
             esac
-            case $stage:$terms$late in ending:0 | ending:1) ;; ending:*) stage=killing ;; esac
+            case $stage$late in ending1) stage=killing ;; esac
             case $stage in killing) strike KILL ;; esac
             ;;
     esac
@@ -312,9 +314,9 @@ attend() {
         acting=''
     done
 }
-stage=waiting why=exit terms=0 deadline='' late='' nobody='' acting='' disturbed=''
+stage=waiting why=exit cancelled='' deadline='' late='' nobody='' acting='' disturbed=''
 wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
-trap 'terms=$((terms + 1)); attend' TERM
+trap 'cancelled=1; attend' TERM
 trap 'deadline=1; attend' USR1
 trap 'late=1; attend' USR2
 trap 'nobody=1; attend' ALRM
@@ -429,7 +431,7 @@ exec 3<&- </dev/null
 start_alarm "$stdin_wait_s" ALRM 0
 attend
 await "$reader" 0
-[ "$terms" -eq 0 ] || fail 143 cancelled "before the job came"
+[ -z "$cancelled" ] || fail 143 cancelled "before the job came"
 if [ "$token" ] && [ "$status" -ne 0 ]; then
     printf '%8192s' '' >"$run/probe" || fail 125 disk_full "$run"
     [ ! -e "$run/spec" ] || fail 125 incomplete
@@ -495,6 +497,7 @@ if [ "$token" ]; then read_stat "$wrapper" && since=$start_ticks; fi
 set +m
 stdin_alarm=$alarm
 [ "$deadline_s" != 0 ] || deadline_s=999999999
+late='' # the other alarm's
 start_alarm "$deadline_s" USR1 "$grace_s"
 exec 7>&- 8>&-
 stage=running

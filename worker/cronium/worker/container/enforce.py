@@ -57,7 +57,7 @@ class Enforcer:
         self._errand.close()
 
     def _due(self, now_s: float) -> str | None:
-        """The signal that the container should have had by now. TERM twice would mean KILL to the launcher."""
+        """The signal that the container should have had by now. TERM said again means nothing more to the launcher."""
         execution = self._execution
         grace_s = execution.settings.grace_s + _SLACK_S
         if execution.story.drained is not None:

@@ -132,10 +132,16 @@ class Words:
     """Answered by `Look`. Puts off the place's removal of itself, too."""
     CLAIM: Final = b"claim\n"
     """Answered by `Reply("claim", "won" | "lost")`: won is that the script never started, and that the place is gone."""
-    CANCEL: Final = b"cancel\n"
-    """TERM to the launcher. Answered by `Reply("cancel", "told" | "gone")`."""
     KILL: Final = b"kill\n"
     """KILL to all processes of the place, its launcher too. Answered by `Reply("kill", "done")`."""
+
+    @staticmethod
+    def cancel(number: int) -> bytes:
+        """1 lets the script tidy up for its grace, 2 does not. Answered by `Reply("cancel", "told" | "gone")`.
+
+        Said again, as by whoever does not know what was told before, each changes nothing.
+        """
+        return f"cancel {_number(number)}\n".encode()
 
     @staticmethod
     def credit(stdout_bytes: int, stderr_bytes: int) -> bytes:

@@ -355,7 +355,10 @@ keep() {
             look) look ;;
             cancel)
                 answer=gone
-                if find_launcher && kill -TERM "$launcher_pid"; then answer=told; fi
+                if find_launcher && kill -TERM "$launcher_pid"; then
+                    answer=told
+                    [ "$first" = 1 ] || kill -USR2 "$launcher_pid"
+                fi
                 printf '@cronium cancel %s\n' "$answer" >&3
                 ;;
             kill)

@@ -603,7 +603,7 @@ class Visit:
             return
         self._ordering, self._ordered_s = True, now_s
         self._audit("ssh.cancel", result="ordered")
-        session.say(Words.CANCEL)
+        session.say(Words.cancel(self._cancels + 1))
 
     def _hear_replies(self, session: Session, now_s: float) -> None:
         while session.replies:
