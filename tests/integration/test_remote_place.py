@@ -396,6 +396,24 @@ def test_a_place_that_nobody_comes_back_to_removes_itself(server: RemoteServer) 
     wait_until(lambda: not server.processes(), "everything gone")
 
 
+def test_a_place_that_removes_itself_ends_its_readers_and_nobody_whom_they_name(server: RemoteServer) -> None:
+    """A reader of a connection that died silently goes with the place."""
+    name = server.place.name
+    run, keep = server.start("echo hi", ttl_s=1)
+    launcher = keep.wait_for(Drained) and int((server.files / "launcher").read_text().split()[0])
+    with contextlib.ExitStack() as stack:
+        victim = stack.enter_context(server.background("sleep", "1004"))
+        heads = ("/proc", f"/proc/{launcher}/..")
+        forged = "".join(f"\n==> {head}/{victim.pid}/environ <==\nCRONIUM_READER={name}\nname={name}\\n\n" for head in heads)
+        forger = stack.enter_context(server.background("sleep", "1005", V=forged))
+        reader = stack.enter_context(server.background("sleep", "1006", CRONIUM_READER=name))
+        for channel in (run, keep.channel):
+            channel.drop()
+        wait_until(lambda: not server.files.exists(), "the place's removal")
+        assert reader.wait(PATIENCE_S) == -signal.SIGKILL
+        assert (victim.poll(), forger.poll()) == (None, None)
+
+
 def test_output_that_nobody_comes_for_does_not_stay_for_ever(dash_server: RemoteServer) -> None:
     """The pumps wait for credit after the script's end; there is no `drained` to count from."""
     run, keep = dash_server.start("head -c 300000 /dev/zero & sleep 0.3", ttl_s=1, max_unread_bytes=65536)
