@@ -69,10 +69,8 @@ class Checks:
                     self._unheard.discard(job_id)
             case on.Polled() | on.PollFailed():
                 self._polling = False
-            case on.LeaseRenewed(job_id) | on.LeaseLost(job_id) | on.LeaseUnanswered(job_id):
-                self._renewing.discard(job_id)
-                if not isinstance(event, on.LeaseUnanswered):
-                    self._unheard.discard(job_id)
+            case on.LeaseRenewed() | on.LeaseLost() | on.LeaseUnanswered():
+                self.lease_answered(event)
             case on.WorkerIsReady(name):
                 self._ready.add(name)
             case on.WorkerIsIdle(worker=name) | on.WorkerDied(worker=name):
@@ -83,6 +81,16 @@ class Checks:
                 self._draining = True
             case _:
                 pass
+
+    def lease_answered(self, event: on.LeaseRenewed | on.LeaseLost | on.LeaseUnanswered) -> None:
+        self._renewing.discard(event.job_id)
+        if not isinstance(event, on.LeaseUnanswered):
+            self._unheard.discard(event.job_id)
+
+    def renews(self, action: do.RenewLease) -> None:
+        assert action.job_id not in self._renewing
+        assert not self._world.journal.records[action.job_id].lost
+        self._renewing.add(action.job_id)
 
     def step(self, event: on.Event, step: do.Step, core: Core) -> None:
         jobs, workers = core.jobs(), core.workers()
@@ -169,10 +177,8 @@ class Checks:
                 assert set(named) <= set(record.servers)
                 assert epoch == record.epoch == summary.epoch
                 self._statement(job_id, key, ("complete", job_id, record.received_ms, epoch, attempt, outcome.status))
-            case do.RenewLease(job_id):
-                assert job_id not in self._renewing
-                assert not journal.records[job_id].lost
-                self._renewing.add(job_id)
+            case do.RenewLease():
+                self.renews(action)
             case do.Poll(key, limit):
                 assert not self._polling
                 assert not self._draining

@@ -67,6 +67,7 @@ class Supervisor:
         self._ticks = self._steps = 0
         self.set_unseen_ms, self._set_ms = 0, 0  # by how much the clock was set while no supervisor lived; when it was seen last
         self.decided_s = self.decided_mono_s = 0.0  # when the last step was made; it may be written later
+        self._held = do.Step((), ())  # the step that waits for the disk
         self._waiting: deque[on.Event] | None = None  # events that have come while a step waits for the disk
 
     def start(self) -> None:
@@ -100,7 +101,11 @@ class Supervisor:
         if core is None:
             return
         if self._waiting is not None:
-            self._waiting.append(event)
+            if isinstance(event, on.LeaseRenewed | on.LeaseUnanswered):
+                world.checks.lease_answered(event)
+                self._keep_leases(core, event)
+            else:
+                self._waiting.append(event)
             return
         step = core.handle(event, self.now())
         self.decided_s, self.decided_mono_s = world.clock.now_s, world.clock.mono_s()
@@ -120,18 +125,34 @@ class Supervisor:
         """Nothing of a step is done before it is written, and nothing else is decided meanwhile."""
         self._world.fault("journal's disk full", short(event))
         waiting: deque[on.Event] = deque()
-        self._waiting = waiting
+        self._waiting, self._held = waiting, step
+        if isinstance(event, on.LeaseRenewed | on.LeaseLost | on.LeaseUnanswered):
+            self._world.checks.lease_answered(event)
+
+        def keep_leases() -> None:
+            if self._waiting is waiting:
+                self._keep_leases(core)
+                self._world.clock.after(1.0, keep_leases)
+
+        keep_leases()
 
         def go_on() -> None:
             if self._waiting is waiting:
                 self._waiting = None
-                self._go_on(event, step, core, crash=False)
+                self._go_on(event, self._held, core, crash=False)
                 while waiting and self._waiting is None:
                     self.handle(waiting.popleft())
                 if self._waiting is not None:
                     self._waiting.extend(waiting)
 
         self._world.clock.after(free_at_s - self._world.clock.now_s, go_on)
+
+    def _keep_leases(self, core: Core, *answers: on.LeaseRenewed | on.LeaseUnanswered) -> None:
+        """Only leases are renewed while a step waits; as the loop does it."""
+        self._held, renewals = core.keep_leases(self._held, answers, self.now())
+        for renewal in renewals:
+            self._world.checks.renews(renewal)
+            self._carry_out(renewal)
 
     def _go_on(self, event: on.Event, step: do.Step, core: Core, *, crash: bool) -> None:
         world = self._world

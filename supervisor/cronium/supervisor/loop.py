@@ -265,14 +265,10 @@ class Loop:
                 answers.append(event)
             else:
                 self._later.append(event)
-        more = self._core.keep_leases(answers, _now())
-        actions = step.actions + more.actions
-        for action in actions:
-            if isinstance(action, do.RenewLease):
-                self._lanes.submit(action)
-        newer = {write.record.job_id for write in more.writes if isinstance(write, do.PutJob)}
-        older = (w for w in step.writes if not (isinstance(w, do.PutJob) and w.payload is None and w.record.job_id in newer))
-        return do.Step((*older, *more.writes), tuple(a for a in actions if not isinstance(a, do.RenewLease)))
+        step, renewals = self._core.keep_leases(step, answers, _now())
+        for renewal in renewals:
+            self._lanes.submit(renewal)
+        return step
 
     def _carry_out(self, action: do.Action) -> None:
         match action:

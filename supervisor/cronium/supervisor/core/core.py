@@ -89,12 +89,23 @@ class Core:
         self._decide(now)
         return self._draft.finished()
 
-    def keep_leases(self, answers: Iterable[on.LeaseRenewed | on.LeaseUnanswered], now: on.Now) -> do.Step:
-        """While a step waits for its disk: what follows belongs behind it, but for renewals, which wait for no write."""
+    def keep_leases(
+        self, step: do.Step, answers: Iterable[on.LeaseRenewed | on.LeaseUnanswered], now: on.Now
+    ) -> tuple[do.Step, tuple[do.RenewLease, ...]]:
+        """While a step waits for its disk: the step with what follows from these answers, and the renewals, which need no write.
+
+        Of a record only the last write is kept: a disk may be full for hours.
+        """
         for answer in answers:
             self._apply(answer, now)
         self._leases.renew(self._jobs.active.values(), now)
-        return self._draft.finished()
+        more = self._draft.finished()
+        newer = {write.record.job_id for write in more.writes if isinstance(write, do.PutJob)}
+        older = (w for w in step.writes if not (isinstance(w, do.PutJob) and w.payload is None and w.record.job_id in newer))
+        actions = step.actions + more.actions
+        renewals = tuple(action for action in actions if isinstance(action, do.RenewLease))
+        others = tuple(action for action in actions if not isinstance(action, do.RenewLease))
+        return do.Step((*older, *more.writes), others), renewals
 
     def next_due_s(self, now: on.Now) -> float:
         """When (monotonic) a Tick is due at the latest."""
