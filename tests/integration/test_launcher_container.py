@@ -115,24 +115,21 @@ def test_a_script_that_holds_every_pid_still_prints(docker_client: DockerClient,
         assert usage.pids_hits
 
 
-def test_a_full_disk_is_said_and_output_goes_on_when_there_is_room_again(docker_client: DockerClient, image: str) -> None:
-    """Nothing hangs, what could not be written is told, and what is printed once there is room again is there."""
-    small = {"/small": "rw,uid=1000,gid=1000,size=1m"}
+def test_a_full_disk_holds_the_script_and_nothing_is_lost(docker_client: DockerClient, image: str) -> None:
+    """It waits, which is told once; all that it printed is there when there is room again, and its exit code is its own."""
+    small = {"/small": "rw,uid=1000,gid=1000,size=4m"}
     # The place's files are in the container this time, stdout on a small file system: what is in them is read by exec.
     text = (
         "set -- /run/cronium/files /run/cronium/run; mkdir $1; >$1/state; >$1/events; >$1/results; >$1/stderr; >/small/stdout;"
         "ln -s /small/stdout $1/stdout; printf '%20d %20d\\n' 99999999 99999999 >$1/credit;"
-        "head -c 900000 /dev/zero >/small/filler"
+        "head -c 3500000 /dev/zero >/small/filler"
     )
-    script = """
-        head -c 400000 /dev/zero; until [ -e /small/go ]; do sleep 0.1; done
-        echo; echo again; until [ -e /small/end ]; do sleep 0.1; done; exit 4
-    """
     with container_place(docker_client, image, text=text, tmpfs=small) as place:
-        place.start(script)
-        wait_until(lambda: "disk_full" in place.execute("cat /run/cronium/files/state"), "the full disk")
-        place.execute("rm /small/filler; touch /small/go")
-        wait_until(lambda: place.execute("tail -c 7 /small/stdout") == "\nagain\n", "the output after it")
-        assert place.execute("grep -c output_lost /run/cronium/files/state") == "1\n"
+        place.start("seq 100000; until [ -e /small/end ]; do sleep 0.1; done; exit 4")
+        wait_until(lambda: "output_waits stdout disk_full\n" in place.execute("cat /run/cronium/files/state"), "the full disk")
+        place.execute("cat /dev/zero >>/small/filler; rm /small/filler")
+        wait_until(lambda: place.execute("tail -c 7 /small/stdout") == "100000\n", "the rest")
+        assert place.execute("seq 100000 | cmp - /small/stdout && echo same") == "same\n"
+        assert place.execute("grep -c output_ /run/cronium/files/state") == "1\n"
         place.execute("touch /small/end")
         assert place.finish() == 4

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cronium.worker.launcher import Credit, Drained, Ended, Failed, OutputLost, Results, Segment, Started
+from cronium.worker.launcher import Credit, Drained, Ended, Failed, OutputLost, OutputWaits, Results, Segment, Started
 from cronium.worker.ssh.commands import (
     Marker,
     RemoteError,
@@ -626,10 +626,10 @@ def test_list_names_the_places_of_this_installation(server: RemoteServer) -> Non
 
 @pytest.fixture
 def small_disk() -> Iterator[Path]:
-    """Of 1 MiB. (Needs to be root, as do the tests with network namespaces.)"""
+    """Of 4 MiB. (Needs to be root, as do the tests with network namespaces.)"""
     with tempfile.TemporaryDirectory(prefix="cr-", dir="/tmp") as folder:
         subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=1m,mode=1777", "cronium-test", folder], check=True, timeout=PATIENCE_S
+            ["mount", "-t", "tmpfs", "-o", "size=4m,mode=1777", "cronium-test", folder], check=True, timeout=PATIENCE_S
         )
         try:
             yield Path(folder)
@@ -637,11 +637,36 @@ def small_disk() -> Iterator[Path]:
             subprocess.run(["umount", "-l", folder], check=True, timeout=PATIENCE_S)
 
 
-def test_output_that_does_not_fit_on_the_disk_is_told(shell: Shell, small_disk: Path) -> None:
-    """The script goes on, and its exit code is its own."""
+def test_a_disk_that_fills_holds_the_script_and_nothing_is_lost(shell: Shell, small_disk: Path) -> None:
+    """It waits, which is told; what it printed is there when there is room again, and its exit code is its own.
+
+    busybox has nothing to reserve space with: there what one copy may write must still fit.
+    """
     with remote_server(shell, at=small_disk) as server:
-        _, keep = server.start("head -c 1100000 /dev/zero; exit 6")
+        go = server.home / "go"
+        run, keep = server.start(f"echo up; until [ -e {go} ]; do sleep 0.05; done; seq 300000; exit 6")
+        run.wait_for(lambda: run.out, "the script")
+        fill(small_disk / "big", 600 * 1024 if shell.name == "busybox" else 0)
+        go.touch()
+        assert keep.wait_for(OutputWaits) == OutputWaits("stdout", "disk_full")
+        fill(small_disk / "big", 0)
+        time.sleep(0.5)
+        assert not keep.find(Ended)
+        (small_disk / "big").unlink()
         assert keep.wait_for(Ended) == Ended(6, "exit")
+        keep.wait_for(Drained)
+        assert keep.find(OutputLost) == []
+        run.wait_for(lambda: run.out.endswith(b"300000\n"), "the rest")
+        assert run.out == b"up\n" + b"".join(b"%d\n" % number for number in range(1, 300001))
+
+
+def test_a_job_that_is_cut_off_does_not_wait_for_the_disk(shell: Shell, small_disk: Path) -> None:
+    """Its deadline has ended it: what does not fit is lost, and told."""
+    with remote_server(shell, at=small_disk) as server:
+        _, keep = server.start("head -c 6000000 /dev/zero; sleep 1000", deadline_s=2)
+        keep.wait_for(OutputWaits)
+        fill(small_disk / "big", 0)
+        assert keep.wait_for(Ended).why == "deadline"
         keep.wait_for(Drained)
         assert [(lost.stream, lost.reason) for lost in keep.find(OutputLost)] == [("stdout", "disk_full")]
 

@@ -592,12 +592,19 @@ def test_a_script_that_kills_its_own_launcher_ends(world: SshWorld) -> None:
 def test_a_full_disk_is_told(servers: Servers, tmp_path: Path) -> None:
     disk = servers.folder / "small"
     disk.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m,mode=1777", "none", str(disk)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,mode=1777", "none", str(disk)], check=True)
     world = SshWorld(servers, tmp_path, execution={"temp_dir": str(disk / "jobs")})
     try:
-        told = world.run(world.job("head -c 3000000 /dev/zero || true; echo end; exit 3", timeout=20))
-        assert told.reason in ("disk_full", "timeout"), told.outcome
-        assert any("disk full" in line for line in system_lines(told))
+        told = world.run(world.job("head -c 6000000 /dev/zero || true; echo end; exit 3", timeout=3))
+        assert told.reason == "timeout", told.outcome
+        assert any("stdout waits (disk full)" in line for line in system_lines(told))
+        with contextlib.suppress(OSError), (disk / "more").open("wb", buffering=0) as file:
+            while file.write(bytes(4096)):
+                pass
+        told = world.run(world.job("echo hi"))
+        assert told.outcome.status == "failed"
+        assert told.reason in ("server_unsuitable", "disk_full", "launch_failed")
+        assert "space" in told.outcome.error.message or "disk" in told.outcome.error.message  # type: ignore[union-attr]
     finally:
         world.close()
         until(lambda: not servers.processes())

@@ -19,6 +19,7 @@ from cronium.worker.launcher import (
     Failed,
     LaunchSpec,
     OutputLost,
+    OutputWaits,
     Results,
     Started,
     StateEvent,
@@ -121,6 +122,7 @@ LINES = {
     b"usage 1 2 - 4 5": Usage(1, 2, None, 4, 5),  # of a launcher older than this one
     b"usage 1 2 - 4 5 6": Usage(1, 2, None, 4, 5, 6),
     b"usage 1 2 - 4 5 -": Usage(1, 2, None, 4, 5, None),
+    b"output_waits stdout disk_full": OutputWaits("stdout", "disk_full"),
     b"output_lost stderr disk_full read_1+0": OutputLost("stderr", "disk_full", "read_1+0"),
     b"results 10240": Results(10240),
     b"results_too_large 99": Results(99, too_large=True),
@@ -171,6 +173,7 @@ _MEANINGLESS = (
     b"usage 1 2 3 4",
     b"usage 1 2 3 4 5 6 7",
     b"output_lost stdin x -",
+    b"output_waits stdin disk_full",
     b"\xff\xfe",
 )
 

@@ -256,6 +256,14 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class OutputWaits:
+    """A stream is not read on until there is room for it. `reason`: disk_full. Said once for each stream."""
+
+    stream: Stream
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class OutputLost:
     """Some output of a stream is not in its file. `reason`: disk_full, file_limit, write_error, pump_lost."""
 
@@ -289,7 +297,7 @@ class Failed:
     detail: str
 
 
-StateEvent = Started | Ended | Usage | Segment | OutputLost | Results | Drained | Failed
+StateEvent = Started | Ended | Usage | Segment | OutputWaits | OutputLost | Results | Drained | Failed
 
 
 class StateReader:
@@ -337,6 +345,8 @@ def parse_state_line(line: bytes) -> StateEvent | None:
                 return Usage(*(_number(word) for word in (peak, cpu, rx, tx, pids, *oom)))
             case ["segment", ("stdout" | "stderr") as stream, offset]:
                 return Segment(stream, _offset(offset))
+            case ["output_waits", ("stdout" | "stderr") as stream, reason]:
+                return OutputWaits(stream, reason)
             case ["output_lost", ("stdout" | "stderr") as stream, reason, *detail]:
                 return OutputLost(stream, reason, " ".join(detail))
             case ["results", size]:

@@ -22,7 +22,7 @@
 #        stream, most bytes of results. Environment CRONIUM_STDIN_WAIT_S: how long to wait for the first byte (120).
 #
 # Lines of `state`, one write each: started PID START_TICKS BOOT_ID | ended CODE exit|deadline|cancel |
-#        segment STREAM OFFSET | output_lost STREAM REASON DETAIL | results SIZE | results_too_large SIZE | results_failed DETAIL |
+#        segment STREAM OFFSET | output_waits STREAM REASON | output_lost STREAM REASON DETAIL | results SIZE | results_too_large SIZE | results_failed DETAIL |
 #        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS OOM_KILLS | drained STDOUT_SIZE STDERR_SIZE (last) |
 #        failed REASON DETAIL (not started)
 #
@@ -46,24 +46,34 @@ newline='
 # point it has taken nothing from the pipe. No quote of the single kind in it. Its descriptors: 0 the pipe, 1 the file (append),
 # 5 a pipe for what its commands say, as RUN may be full and $( ) would leak two descriptors with each failed fork; 9 state.
 # dd counts every read, also a short one, so fewer reads than asked for means the end of the stream.
+#
+# What dd has read is lost when the disk has no room for it. So before each dd it is looked whether there is some, and one dd may
+# write no more than is reserved: in a container by whoever reads us (512 KiB, then an eighth of what there is), on a server by us.
+# The pump reads on when there is room again; once the job is cut off it does not wait for that.
 # shellcheck disable=SC2016 # the text is expanded when it runs
 pump='
-files=$1 run=$2 stream=$3 told=$4 reads=$5 base=$6
+files=$1 run=$2 stream=$3 told=$4 reads=$5 base=$6 block=4096
 file=$files/$stream${base:+.$base}
 trap "exec \"\$CRONIUM_SHELL\" -c \"\$CRONIUM_PUMP\" cronium-pump \"\$files\" \"\$run\" \"\$stream\" \"\$told\" 0 \"\$base\"" EXIT
 
 tell() {
-    case " $told " in *" $1 "*) return ;; esac
-    told="$told $1"
-    printf "output_lost %s %s %s\n" "$stream" "$1" "$2" >&9
+    case " $told " in *" $1$2 "*) return ;; esac
+    told="$told $1$2"
+    printf "output_%s %s %s%s\n" "$1" "$stream" "$2" "${3:+ $3}" >&9
 }
 
 have_room() {
-    limit="" size="" stdout="" stderr=""
+    limit="" size="" stdout="" stderr="" total="" free="" available="" unit=""
     { read -r _; read -r _; read -r _; read -r _; read -r _; read -r limit; } <"$run/spec"
     stat -c %s "$file" >&5
+    stat -f -c "disk %b %f %a %S" "$file" >&5
     printf "end\n" >&5
-    while read -r line <&5 && [ "$line" != end ]; do size=$line; done
+    while read -r word blocks all ours bytes <&5 && [ "$word" != end ]; do
+        case $word in
+            disk) total=$blocks free=$all available=$ours unit=$bytes ;;
+            *) size=$word ;;
+        esac
+    done
     read -r stdout stderr _ <"$files/credit"
     case $stream in stdout) credit=$stdout ;; *) credit=$stderr ;; esac
     # A read between two writes of credit gives a number that is too low, perhaps with zeros in front: octal to the shell.
@@ -72,8 +82,52 @@ have_room() {
     case $limit in "" | *[!0-9]*) limit=67108864 ;; esac
     reads=$(((credit + limit - ${base:-0} - size) / 65536))
     [ -z "$base" ] || fit_segment || return
-    [ "$reads" -le 1024 ] || reads=1024
-    [ "$reads" -ge 1 ]
+    [ "$reads" -ge 1 ] || return
+    most=$(((${base:-0} + size) / 524288)) block=65536
+    [ "$most" -ge 8 ] || most=8
+    [ "$most" -le 1024 ] || most=1024
+    [ "$reads" -le "$most" ] || reads=$most
+    if fit_disk; then
+        # Many small blocks, so that a line at a time is not a dd for every few of them.
+        [ "$most" -ge 256 ] || { block=$((most * 256)) reads=$((reads * 256 / most)); }
+    elif [ -e "$run/cut" ]; then
+        reads=1
+    else
+        reads=0
+        tell waits disk_full
+        return 1
+    fi
+}
+
+fit_disk() {
+    [ ! -O / ] || available=$free # what a file system keeps for root
+    # Some have no such figures, or none that are true: all of them 0.
+    case $total in "" | 0 | *[!0-9]*) available="" ;; esac
+    case $unit in "" | *[!0-9]*) available="" ;; esac
+    case $available in
+        "" | *[!0-9]*) ;;
+        *)
+            room=$(((available * unit - 1048576) / 262144)) # for both streams, and others write here too
+            [ "$room" -ge 1 ] || return
+            [ "$reads" -le "$room" ] || reads=$room
+            ;;
+    esac
+    [ "$base" ] || return 0
+    until reserve $((reads * 65536)); do
+        [ "$reads" -gt 1 ] || return
+        reads=1
+    done
+}
+
+# BYTES behind the end of a segment; false when there is no space for them, true also where nobody can tell.
+reserve() {
+    full=""
+    fallocate -n -o "$size" -l "$1" "$file" 2>&5
+    printf "end\n" >&5
+    while read -r line <&5 && [ "$line" != end ]; do
+        case $line in *"No space left"*) full=yes ;; esac
+    done
+    [ -z "$full" ]
 }
 
 fit_segment() {
@@ -83,7 +137,7 @@ fit_segment() {
         end=$((base + size))
         [ "$credit" -ge "$end" ] || return
         command exec >>"$files/$stream.$end" || return
-        base=$end file=$files/$stream.$end room=$((limit / 65536)) reads=$((limit / 65536))
+        base=$end file=$files/$stream.$end size=0 room=$((limit / 65536)) reads=$((limit / 65536))
         printf "segment %s %s\n" "$stream" "$base" >&9
     fi
     [ "$reads" -le "$room" ] || reads=$room
@@ -91,7 +145,7 @@ fit_segment() {
 
 copy() {
     got="" put="" reason=write_error
-    dd bs=65536 count="$reads" 2>&5
+    dd bs="$block" count="$reads" 2>&5
     status=$?
     printf "end\n" >&5
     while read -r line <&5 && [ "$line" != end ]; do
@@ -105,6 +159,8 @@ copy() {
     [ "$status" -ne 153 ] || reason=file_limit # 128 + SIGXFSZ
 }
 
+size=0
+[ -z "$base" ] || [ "$reads" -eq 0 ] || reserve "$block" # for the first words, however late they come
 while :; do
     tries=0
     until [ "$reads" -ge 1 ] || have_room; do
@@ -113,14 +169,14 @@ while :; do
     done
     copy
     if [ "$reason" = file_limit ]; then
-        tell file_limit "after_${put:-?}_blocks"
+        tell lost file_limit "after_${put:-?}_blocks"
         trap - EXIT
         exec dd bs=65536 >/dev/null
     elif [ -z "$got" ]; then
-        [ "$status" -le 128 ] || tell write_error "copier_killed_by_signal_$((status - 128))"
+        [ "$status" -le 128 ] || tell lost write_error "copier_killed_by_signal_$((status - 128))"
         sleep 0.1
     elif [ "$got" != "$put" ]; then
-        tell "$reason" "read_${got}_wrote_$put"
+        tell lost "$reason" "read_${got}_wrote_$put"
         sleep 1
     elif [ $((${got%+*} + ${got#*+})) -lt "$reads" ]; then
         trap - EXIT

@@ -14,8 +14,8 @@ from cronium.worker.container.enforce import Enforcer
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.files import READ_BYTES, STREAMS, Files
 from cronium.worker.container.watch import Watch
-from cronium.worker.executor import Gap, Status, Update
-from cronium.worker.launcher import Ended, OutputLost, Started, StateEvent
+from cronium.worker.executor import Gap, Status, Told, Update
+from cronium.worker.launcher import Ended, OutputLost, OutputWaits, Started, StateEvent
 
 _PIECES_A_ROUND = 8  # then credit, cancellation and limits have their turn
 _STRAGGLERS_S = 5.0  # how long what is on its way may take after the container's end
@@ -100,6 +100,9 @@ def _told(execution: Execution, event: StateEvent) -> Iterator[Update]:
             yield Status("running")
         case Ended():
             execution.ended_ms = now_ms()
+        case OutputWaits(stream, reason):
+            text = f"{stream} waits ({reason.replace('_', ' ')}) where the job's place is: make room there, then it goes on"
+            yield Told(text)
         case OutputLost(stream, reason, detail):
             offset = execution.offsets[stream]
             yield Gap(stream, f"some of {stream} was lost in its place: {reason.replace('_', ' ')} {detail}".rstrip(), offset)

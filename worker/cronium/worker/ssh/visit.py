@@ -25,7 +25,7 @@ from cronium.worker.events import Events
 from cronium.worker.executor import Control, Gap, Log, Status, Told, Update
 from cronium.worker.gather import results_of
 from cronium.worker.judgement import Ending, overtime
-from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES, Ended, OutputLost, Segment, Started, StateEvent
+from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES, Ended, OutputLost, OutputWaits, Segment, Started, StateEvent
 from cronium.worker.ssh.commands import Facts, Look, RemotePlace, Reply, Words
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.fetch import fetch_results
@@ -556,6 +556,10 @@ class Visit:
                 self._watch.speak(now_s)
             case Segment(stream, offset):
                 self._flow.segment(stream, offset)
+            case OutputWaits(stream, reason) if (stream, "waits") not in self._losses:
+                self._losses.add((stream, "waits"))
+                text = f"{stream} waits ({reason.replace('_', ' ')}) on {self.server.name}: make room there, then it goes on"
+                yield Told(text, self._task.label)
             case OutputLost(stream, reason, detail):
                 loss = (stream, reason)
                 if loss not in self._losses and len(self._losses) < _MOST_LOSSES_TOLD:
