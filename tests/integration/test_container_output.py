@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.executor import Log
 from peers.container_world import LoopControl, Told, World
 
@@ -216,3 +219,47 @@ def test_nothing_stays_open_after_an_attempt(world: World) -> None:
 
 def _open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+@pytest.fixture
+def small_state(tmp_path: Path) -> Iterator[Path]:
+    """A state folder on a file system of 8 MiB. (Needs to be root.)"""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.parametrize("trouble", ["full", "read-only", "no-inode"])
+def test_a_state_folder_that_takes_no_place_is_told(
+    docker_endpoint: str, installation: str, small_state: Path, trouble: str
+) -> None:
+    """With the path and what to do; the job has not begun, so it can be run again."""
+    world = World(docker_endpoint, installation, small_state, {"files": "host"})
+    try:
+        world.run("true")  # what the image can do is known
+        used = os.statvfs(small_state)
+        remount = {"full": "size=1m", "read-only": "ro", "no-inode": f"nr_inodes={used.f_files - used.f_ffree}"}[trouble]
+        subprocess.run(["mount", "-o", f"remount,{remount}", small_state], check=True)
+        with pytest.raises(ExecutionError) as raised:
+            world.run("true")
+        assert (raised.value.reason, raised.value.retryable) == (Reason.DISK_FULL, True)
+        assert str(small_state / "places") in raised.value.message
+    finally:
+        world.close()
+
+
+def test_output_that_cannot_be_fetched_to_a_full_disk_is_told(docker_endpoint: str, installation: str, small_state: Path) -> None:
+    """What the engine has of a container that has ended needs room here; the engine is not to blame."""
+    world = World(docker_endpoint, installation, small_state, {"files": "exec"})
+    try:
+        world.run("true")
+        with pytest.raises(ExecutionError) as raised:
+            world.run("sleep 0.3; head -c 12000000 /dev/zero >$CRONIUM_OUTPUT_DIR/big")
+        assert raised.value.reason is Reason.DISK_FULL
+        assert str(small_state / "places") in raised.value.message
+    finally:
+        world.close()

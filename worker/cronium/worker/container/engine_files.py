@@ -15,13 +15,14 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import structlog
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import Engine
 from cronium.worker.container.files import CREDIT, MAX_STATE_BYTES, READ_BYTES, SLACK_BYTES, STREAMS, WRITABLE
+from cronium.worker.container.host_files import no_disk
 from cronium.worker.container.spec import FILES_DIR, LABEL_INSTALLATION, LABEL_PLACE
 from cronium.worker.container.stream import STDOUT, Stream
 from cronium.worker.errand import Errand
@@ -308,11 +309,17 @@ class EngineFiles:
     # --- after its end ---------------------------------------------------------------------------------------------------
 
     def _fetch(self, name: str, most: int) -> IO[bytes]:
-        """What of a file lies behind our offset, at most so much of it."""
+        """What of a file lies behind our offset, at most so much of it. Raises ExecutionError."""
         skip = self._offsets.get(name, 0)
-        file = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed by `close`
+        try:
+            file = tempfile.TemporaryFile(dir=self._scratch, buffering=0)  # noqa: SIM115 - closed by `close`
+        except OSError as error:
+            raise no_disk(self._scratch, error) from error
         self._keep.callback(file.close)
-        size = self._engine.copy_out(self._container, f"{FILES_DIR}/{name}", skip, most, file)
+        target = _OnDisk(file)
+        size = self._engine.copy_out(self._container, f"{FILES_DIR}/{name}", skip, most, cast("IO[bytes]", target))
+        if target.error is not None:
+            raise no_disk(self._scratch, target.error)
         if size is not None and name in STREAMS and size < skip:
             self._cuts.append(Gap(name, f"the script has cut its own {name} from {skip} bytes to {size}", size))
         if size is not None and name in STREAMS and size - skip > most:
@@ -328,6 +335,23 @@ class EngineFiles:
                 self._offsets[stream] += len(data)
                 return Log(stream, data, self._offsets[stream])
         return self._cuts.pop() if self._cuts else None
+
+
+class _OnDisk:
+    """Takes what is written, and keeps the error of a disk that does not: that is no fault of the engine, which holds its
+    container until the whole archive was read."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> None:
+        """All of it, or nothing more after an error."""
+        try:
+            while data and self.error is None:
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            self.error = error
 
 
 def _ended(stream: Stream | None) -> bool:

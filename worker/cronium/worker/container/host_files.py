@@ -38,11 +38,11 @@ _log = structlog.get_logger()
 def make_host_files(folder: Path) -> None:
     """The folder and empty files of a new place, with the first space reserved.
 
-    Raises ExecutionError (disk_full) or OSError.
+    Raises ExecutionError (disk_full).
     """
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.mkdir(mode=0o700, exist_ok=True)
     try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         for name in (*WRITABLE, CREDIT):
             descriptor = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             try:
@@ -54,11 +54,16 @@ def make_host_files(folder: Path) -> None:
             finally:
                 os.close(descriptor)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
-            raise
-        raise ExecutionError(
-            Reason.DISK_FULL, f"no space is left for the output of a job in {folder.parent}: free some, or move stateDir"
-        ) from error
+        raise no_disk(folder.parent, error) from error
+
+
+def no_disk(folder: Path, error: OSError) -> ExecutionError:
+    """What a disk of ours that takes nothing more means to a job, and what to do; as the spool tells it."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        advice = "free some space on this disk, or move stateDir"
+    else:
+        advice = "see to this disk (is it mounted read-only?), or move stateDir"
+    return ExecutionError(Reason.DISK_FULL, f"no place for the output of a job in {folder} ({error.strerror or error}): {advice}")
 
 
 def host_mounts(folder: Path) -> list[dict[str, Any]]:
