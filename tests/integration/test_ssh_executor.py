@@ -78,7 +78,9 @@ def place_of(servers: Servers, name: str) -> Path:
 
 
 def launcher_of(servers: Servers, name: str) -> psutil.Process:
-    return psutil.Process(int((place_of(servers, name) / "launcher").read_text().split()[0]))
+    file = place_of(servers, name) / "launcher"
+    until(lambda: file.exists() and file.read_text().endswith("\n"))
+    return psutil.Process(int(file.read_text().split()[0]))
 
 
 def limits(world: SshWorld, **values: int) -> None:
@@ -850,7 +852,7 @@ def test_a_dead_slot_does_no_harm(world: SshWorld, servers: Servers, ran: Path, 
     if harm in ("connection", "all"):
         servers.all[0].kill_sessions()
     if harm == "all":
-        shutil.rmtree(place_of(servers, slot))
+        shutil.rmtree(place_of(servers, slot), ignore_errors=True)  # what is left of it there removes itself meanwhile
     told = world.attempt(job := world.job(f"echo run >>{ran}; echo hi; exit 3"), slot)
     world.executor.cleanup(slot, job)
     assert (told.stdout, told.outcome.exit_code) == (b"hi\n", 3), told.outcome
