@@ -224,6 +224,8 @@ class Checks:
         """A job in a container waits for workers and for its turn, never for other jobs' servers."""
         if any(r.state is JobState.READY and not r.servers and r.place is None and r.job_id not in self._unheard for r in jobs):
             busy = sum(1 for worker in workers if worker.job_id is not None)
+            if self._world.supervisor.decided_s != self._world.clock.now_s:
+                return  # it has waited for the disk; what was heard of leases meanwhile is acted upon with the next event
             assert busy >= self._world.plan.rules.max_concurrent or not any(worker.idle() for worker in workers)
 
     def _statement(self, job_id: str, key: str, what: object) -> None:

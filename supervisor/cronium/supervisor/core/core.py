@@ -17,6 +17,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 from cronium.common.ids import place_name, remote_place_name
 from cronium.common.messages import Results
@@ -94,10 +95,11 @@ class Core:
     ) -> tuple[do.Step, tuple[do.RenewLease, ...]]:
         """While a step waits for its disk: the step with what follows from these answers, and the renewals, which need no write.
 
-        Of a record only the last write is kept: a disk may be full for hours.
+        Of a record only the last write is kept: a disk may be full for hours. What else an answer says (a cancel) would be
+        decided ahead of the step; the next answer says it again.
         """
         for answer in answers:
-            self._apply(answer, now)
+            self._apply(replace(answer, next_action=None) if isinstance(answer, on.LeaseRenewed) else answer, now)
         self._leases.renew(self._jobs.active.values(), now)
         more = self._draft.finished()
         newer = {write.record.job_id for write in more.writes if isinstance(write, do.PutJob)}
