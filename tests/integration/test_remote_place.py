@@ -675,6 +675,7 @@ def test_a_disk_that_is_full_from_the_start_is_a_clear_failure(shell: Shell, sma
     with remote_server(shell, at=small_disk) as server:
         server.run().ready()  # makes the base directory
         assert server.clean()
+        wait_until(lambda: not server.processes(), "the end of all that may give space back yet")
         (small_disk / "big").write_bytes(bytes(small_disk.stat().st_blksize))
         fill(small_disk / "big", 0)
         assert refusal(server) == "no_space"

@@ -11,6 +11,7 @@
 # the offset of its first byte. A segment is gone on from when it has as many bytes as may be unread, and credit says its very end;
 # whoever reads removes it then. Further there: `launcher` with our PID START_TICKS, written first of all, and `gate`, a
 # directory that is made by us just before the script starts, or by whoever gives the job up: it runs only if it was us.
+# `at_once` there, made by whoever cancels, ends the grace with the next TERM.
 # CRONIUM_REMOTE_TTL_S (whole seconds) makes us the keeper of FILES: when nothing ever comes we remove it; after the job's end we stay,
 # and remove it when `contact` there has not changed for so long. CRONIUM_PLACE, by which we are found, is not for the job either.
 #
@@ -26,7 +27,9 @@
 #        usage PEAK_MEMORY CPU_USEC RX TX PIDS_HITS OOM_KILLS | drained STDOUT_SIZE STDERR_SIZE (last) |
 #        failed REASON DETAIL (not started)
 #
-# Signals: TERM cancels, and may be said again by whoever takes the job over: it cuts no grace. USR2 ends the grace.
+# Signals: TERM cancels, and may be said again by whoever takes the job over: it cuts no grace. USR1, USR2 and ALRM are the alarms'.
+# Two that come at the same moment are one to bash 5.2 in `wait`: the handler of the higher number jumps out of it, and out of the
+# other's handler. Only TERM, the highest, is sure to be heard; so what else must be is a file too, or is said again.
 #
 # Exit code: the script's; 125 when it could not be started (126, 127: its interpreter), 143 when told to go before a job came.
 #
@@ -255,8 +258,8 @@ silence() {
     until is_gone "$1"; do kill -TERM "$1"; done
 }
 
-# SECONDS SIGNAL GRACE: sends us SIGNAL after SECONDS, or as soon as RUN/cut is there and CONT is sent to it, and USR2 after GRACE more, or
-# at once when it cannot fork any more. (CONT does no harm, and RUN/cut tells all, when it comes before there is a trap for it.)
+# SECONDS SIGNAL [GRACE]: sends us SIGNAL after SECONDS, or as soon as RUN/cut is there and CONT is sent to it; and USR2 after GRACE more, each
+# second again, or at once when it cannot fork any more. (CONT does no harm, and RUN/cut tells all, when it comes before there is a trap for it.)
 # Its pid is in $alarm. It looks whether it is still our child, for a pid may be somebody else's by then.
 start_alarm() {
     (
@@ -276,7 +279,7 @@ start_alarm() {
             fi
         }
         nap='' cut='' over=''
-        trap 'ring USR2' EXIT
+        [ -z "${3-}" ] || trap 'ring USR2' EXIT
         trap 'over=1; kill -KILL "$nap"' TERM
         trap 'cut=1; kill -KILL "$nap"' CONT
         [ ! -e "$run/cut" ] || cut=1
@@ -284,7 +287,8 @@ start_alarm() {
         ring "$2"
         trap '' CONT
         cut=''
-        doze "$3"
+        doze "${3-0}"
+        while [ "${3-}" ] && ring USR2; do doze 1; done
     ) </dev/null >/dev/null 3<&- 4<&- 7>&- 8>&- 9>&- &
     alarm=$!
 }
@@ -357,6 +361,7 @@ act() {
                     kill -CONT "$alarm"
                     ;;
             esac
+            [ ! -e "$files/at_once" ] || late=1
             case $stage$late in ending1) stage=killing ;; esac
             case $stage in killing) strike KILL ;; esac
             ;;
@@ -484,7 +489,7 @@ exec 4<&- 5<&- 6<&-
 tar -C "$run" -xomf - <&3 >/dev/null 3<&- 7>&- 8>&- 9>&- &
 reader=$!
 exec 3<&- </dev/null
-start_alarm "$stdin_wait_s" ALRM 0
+start_alarm "$stdin_wait_s" ALRM
 attend
 await "$reader" 0
 [ -z "$cancelled" ] || fail 143 cancelled "before the job came"
@@ -553,7 +558,6 @@ if [ "$token" ]; then read_stat "$wrapper" && since=$start_ticks; fi
 set +m
 stdin_alarm=$alarm
 [ "$deadline_s" != 0 ] || deadline_s=999999999
-late='' # the other alarm's
 start_alarm "$deadline_s" USR1 "$grace_s"
 exec 7>&- 8>&-
 stage=running

@@ -355,10 +355,8 @@ keep() {
             look) look ;;
             cancel)
                 answer=gone
-                if find_launcher && kill -TERM "$launcher_pid"; then
-                    answer=told
-                    [ "$first" = 1 ] || kill -USR2 "$launcher_pid"
-                fi
+                [ "$first" = 1 ] || : >"$place/at_once"
+                if find_launcher && kill -TERM "$launcher_pid"; then answer=told; fi
                 printf '@cronium cancel %s\n' "$answer" >&3
                 ;;
             kill)
