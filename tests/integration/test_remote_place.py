@@ -442,7 +442,7 @@ def test_the_gate_decides_when_both_come_at_once(server: RemoteServer) -> None:
     run = server.run()
     keep = server.keep()
     keep.channel.ready()
-    (server.files / "gate").mkdir()
+    (server.files / "gate").touch()
     run.send(stream("touch ran", working_directory=str(server.home)))
     run.send_end()
     assert keep.wait_for(Failed) == Failed("given_up", "")

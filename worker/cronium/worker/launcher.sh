@@ -10,7 +10,7 @@
 # On a server FILES is a directory of this job alone, and output is in segments there: `stdout.0`, then `stdout.OFFSET`, each named by
 # the offset of its first byte. A segment is gone on from when it has as many bytes as may be unread, and credit says its very end;
 # whoever reads removes it then. Further there: `launcher` with our PID START_TICKS, written first of all, and `gate`, a
-# directory that is made by us just before the script starts, or by whoever gives the job up: it runs only if it was us.
+# file that is made by us just before the script starts, or by whoever gives the job up: it runs only if it was us.
 # `at_once` there, made by whoever cancels, ends the grace with the next TERM.
 # CRONIUM_REMOTE_TTL_S (whole seconds) makes us the keeper of FILES: when nothing ever comes we remove it; after the job's end we stay,
 # and remove it when `contact` there has not changed for so long. CRONIUM_PLACE, by which we are found, is not for the job either.
@@ -376,7 +376,7 @@ attend() {
     done
 }
 stage=waiting why=exit cancelled='' deadline='' late='' nobody='' acting='' disturbed=''
-wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
+reader='' wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
 trap 'cancelled=1; attend' TERM
 trap 'deadline=1; attend' USR1
 trap 'late=1; attend' USR2
@@ -390,8 +390,8 @@ command exec 3<&0 || exec 3</dev/null
 exec 2>/dev/null
 
 remove_files() {
-    for reader in "$files"/reader.*; do
-        [ ! -p "$reader" ] || echo end 1<>"$reader"
+    for pipe in "$files"/reader.*; do
+        [ ! -p "$pipe" ] || echo end 1<>"$pipe"
     done
     # Who still follows or listens here after a moment does so for a connection that is dead without the server knowing. Found as in
     # remote.sh, and before the name is free again.
@@ -427,16 +427,26 @@ keep_files() {
     done
 }
 
+# As in remote.sh.
+take_gate() {
+    set -C
+    printf '' >"$files/gate"
+    set -- "$?"
+    set +C
+    return "$1"
+}
+
 # CODE REASON DETAIL: the script is not started.
 fail() {
     code=$1
     shift
     say "failed $*"
+    [ -z "$reader" ] || kill -KILL "$reader"
     [ -z "$alarm" ] || silence "$alarm"
     exec 7>&- 8>&-
     case ${ttl_s:+$1} in
         '' | given_up) ;;
-        no_input | cancelled) if mkdir "$files/gate"; then remove_files; fi ;;
+        no_input | cancelled) if take_gate; then remove_files; fi ;;
         *) keep_files ;;
     esac
     exit "$code"
@@ -452,6 +462,14 @@ fi
 
 output=$run/cronium-output
 [ -d "$run" ] || mkdir -m 0700 "$run" ${token:+"$output"}
+# Reads the job, which may be there already, while we make the rest. So does the look whether env can do what is wanted of it below.
+tar -C "$run" -xomf - <&3 >/dev/null 3<&- 9>&- &
+reader=$!
+exec 3<&- </dev/null
+find_program env
+"$program" --default-signal=INT,QUIT true 9>&- &
+probe=$!
+signals="$program --default-signal=INT,QUIT"
 mkfifo -m 0600 "$run/stdout.pipe" "$run/stderr.pipe" "$run/stdout.said" "$run/stderr.said" || fail 125 run_directory "$run"
 [ "$token" ] || [ ! -w /workspace ] || output=/workspace/cronium-output
 [ -d "$output" ] || mkdir "$output"
@@ -459,10 +477,6 @@ boot_id=-
 read -r boot_id </proc/sys/kernel/random/boot_id
 find_program setsid
 setsid=$program
-# A shell without job control starts its background processes with INT and QUIT ignored, and the script could not take that back.
-find_program env
-signals=''
-"$program" --default-signal=INT,QUIT true && signals="$program --default-signal=INT,QUIT"
 
 # Opened both ways first, because the other ways wait for the other side.
 exec 5<>"$run/stdout.pipe" 6<>"$run/stderr.pipe"
@@ -486,12 +500,13 @@ exec 4<&- 5<&- 6<&-
 
 # ---- The job comes ----
 
-tar -C "$run" -xomf - <&3 >/dev/null 3<&- 7>&- 8>&- 9>&- &
-reader=$!
-exec 3<&- </dev/null
 start_alarm "$stdin_wait_s" ALRM
 attend
+await "$probe" 1
+# A shell without job control starts its background processes with INT and QUIT ignored, and the script could not take that back.
+[ "$status" -eq 0 ] || signals=''
 await "$reader" 0
+reader=''
 [ -z "$cancelled" ] || fail 143 cancelled "before the job came"
 if [ "$token" ] && [ "$status" -ne 0 ]; then
     printf '%8192s' '' >"$run/probe" || fail 125 disk_full "$run"
@@ -520,8 +535,8 @@ if [ "$directory" ]; then
     cd -- "$directory" || fail 125 working_directory "$directory"
 fi
 
-if [ "$token" ] && ! mkdir "$files/gate"; then
-    if [ -d "$files" ] && [ ! -d "$files/gate" ]; then fail 125 disk_full "$files"; fi
+if [ "$token" ] && ! take_gate; then
+    if [ -d "$files" ] && [ ! -e "$files/gate" ]; then fail 125 disk_full "$files"; fi
     fail 125 given_up
 fi
 

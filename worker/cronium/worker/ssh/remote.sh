@@ -55,6 +55,15 @@ ready() {
     [ -z "$2" ] || printf '@cronium ready %s place=%s\n' "$3" "$1" >&4
 }
 
+# True for one only, of all that ever try. (O_EXCL, without a process of its own; fails too where an earlier version made a directory.)
+take_gate() {
+    set -C
+    printf '' >"$place/gate"
+    set -- "$?"
+    set +C
+    return "$1"
+}
+
 is_number() {
     case $1 in '' | *[!0-9]* | 0?* | ???????????????????*) return 1 ;; esac
 }
@@ -70,13 +79,17 @@ make_base() {
 
 # In /tmp others may have made it before us: a link, or a directory that they can write to.
 check_base() {
+    check_owner
+    check_mode "$(stat -c %a "$base")"
+}
+check_owner() {
     [ ! -L "$base" ] || refuse base_not_ours "$base is a symbolic link"
     [ -d "$base" ] || refuse base_not_ours "$base is no directory"
     [ -O "$base" ] || refuse base_not_ours "$base belongs to another user"
-    case $(stat -c %a "$base") in
-        700 | ?700) ;;
-        *) refuse base_not_ours "$base is open to others: its mode must be 0700" ;;
-    esac
+}
+# MODE
+check_mode() {
+    case $1 in 700 | ?700) ;; *) refuse base_not_ours "$base is open to others: its mode must be 0700" ;; esac
 }
 
 # ---- Processes ----
@@ -247,16 +260,33 @@ read_streams() {
 
 # ---- The commands ----
 
+# Each process that we wait for is a millisecond until the job starts: one makes all directories while another looks at the base's mode.
+make_place() {
+    set -- "$place" "$place/run" "$place/run/cronium-output"
+    said=$(
+        stat -c %a "$base" &
+        if LC_ALL=C mkdir -m 0700 "$@" 2>&1; then wait; else echo failed; fi
+    )
+    case $said in
+        *"File exists"*) refuse taken "$place" ;;
+        *failed*)
+            check_base
+            said=$(LC_ALL=C mkdir -m 0700 "$@" 2>&1) # once more, for its last word alone
+            rmdir "$place/run" "$place" || rmdir "$place"
+            refuse_said "$said" "$place"
+            ;;
+    esac
+    case $said in 700 | ?700) return ;; esac
+    rm -rf "$place"
+    check_mode "$said"
+}
+
 # Makes the place, starts its launcher on our stdin, and follows its output.
 run() {
     learn
     [ -e "$base" ] || [ -L "$base" ] || make_base
-    check_base
-    if ! said=$(LC_ALL=C mkdir -m 0700 "$place" 2>&1); then
-        case $said in *"File exists"*) refuse taken "$place" ;; esac
-        if [ -e "$place" ] || [ -L "$place" ]; then refuse taken "$place"; fi
-        refuse_said "$said" "$place"
-    fi
+    check_owner
+    make_place
     # The first line of `state` means nothing, but takes the file's block: what is said later has room also on a full disk.
     if ! { printf 'place\n' >"$place/state" && printf '%20d %20d\n' 0 0 >"$place/credit" && printf '' >"$place/events" &&
         printf '' >"$place/results" && printf '' >"$place/stdout.0" && printf '' >"$place/stderr.0"; }; then
@@ -364,7 +394,7 @@ keep() {
                 printf '@cronium kill done\n' >&3
                 ;;
             claim)
-                if mkdir "$place/gate"; then
+                if take_gate; then
                     kill_place
                     remove_place
                     printf '@cronium claim won\n' >&3
@@ -410,7 +440,7 @@ discard() {
     ready no ''
     for name; do
         place=$base/$name
-        mkdir "$place/gate" || continue
+        take_gate || continue
         kill_place
         sweep CRONIUM_READER
         remove_place

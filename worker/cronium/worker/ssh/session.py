@@ -7,6 +7,7 @@ channels (`broken`); the place goes on, and another session reads on from an off
 from __future__ import annotations
 
 import secrets
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _MOST_REPLIES: Final = 1000
 _FEED_BYTES: Final = 256 * 1024
 _SEND_S: Final = 5.0
 _ROUNDS: Final = 16
+_KEEP_AFTER_S: Final = 0.05
 
 
 class Session:
@@ -51,6 +53,7 @@ class Session:
         self.refusal: RemoteError | None = None  # why there is nothing to read
         self.broken: ExecutionError | None = None
         self._opening: Errand[RemoteChannel] | None = None
+        self._keep_due_s = 0.0
         self._output_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}  # those still looked for
         self._keep_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}
         self._keep_reader = KeepReader()
@@ -103,9 +106,12 @@ class Session:
         return taken
 
     @property
-    def wants_keep(self) -> bool:
-        """Whether the place is made, and nobody hears yet what it says (not before: two login shells at once are slower)."""
-        return self.keep is None and self._opening is None and 1 not in self._output_markers
+    def keep_due_s(self) -> float | None:
+        """From when on (monotonic) somebody is to hear what the place says of itself; None when it is not made, or somebody does.
+
+        Once the script has printed something, or a moment later: another login shell beside it would make its start slower.
+        """
+        return self._keep_due_s if self.keep is None and self._opening is None and 1 not in self._output_markers else None
 
     @property
     def settled(self) -> bool:
@@ -138,9 +144,11 @@ class Session:
                 return None
             number, data = piece
             if number not in self._output_markers:
+                self._keep_due_s = 0.0
                 return _STREAMS[number], data
             rest = self._past(self._output_markers, number, data)
             if rest:
+                self._keep_due_s = 0.0
                 self._rest.append((_STREAMS[number], rest))
 
     def read(self) -> None:
@@ -197,6 +205,7 @@ class Session:
             self.facts = facts
         elif markers is self._output_markers and number == 1:
             self.made = facts
+            self._keep_due_s = time.monotonic() + _KEEP_AFTER_S
         return rest
 
     def _take_keep(self) -> None:

@@ -158,7 +158,10 @@ class Visit:
         """How long one may wait before the next step."""
         if self._phase in (self._connect, self._attach):
             return 0.5 if self._dial.out else max(0.01, min(0.5, self._again_s - now_s))
-        return 0.05 if self._phase == self._inquire else 0.2
+        if self._phase == self._inquire:
+            return 0.05
+        keep_due_s = None if self._session is None else self._session.keep_due_s
+        return 0.2 if keep_due_s is None else max(0.0, min(0.2, keep_due_s - now_s))
 
     def away(self, now_s: float) -> bool:
         """Whether the server has been out of reach for longer than a worker is held for it."""
@@ -489,7 +492,7 @@ class Visit:
             return
         if session.made is not None:
             self._boot_id = session.made.boot_id
-        if session.wants_keep:
+        if session.keep_due_s is not None and now_s >= session.keep_due_s:
             session.start_keep(self._timeout_s)
         if self._settled_s is None and session.settled:
             yield from self._settled(now_s)
