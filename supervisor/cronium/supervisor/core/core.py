@@ -145,6 +145,15 @@ class Core:
         """Jobs by their state, and since our start by how they ended (`completed`, `failed`, `timeout`, `cancelled`)."""
         return self._jobs.counts()
 
+    def set_aside(self) -> dict[str, str]:
+        """The jobs whose report the backend refused for good, with its reason, the latest last; those that are still known."""
+        return self._jobs.all_done.set_aside
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new jobs are taken any more."""
+        return self._draining
+
     def workers(self) -> tuple[Worker, ...]:
         """All workers that are known."""
         return tuple(self._crew)

@@ -25,6 +25,7 @@ class DoneJobs:
         self._bytes = 0
         self._records: dict[str, JobRecord] = {}
         self._unclean: dict[str, JobRecord] = {}  # which would be forgotten but for that
+        self.set_aside: dict[str, str] = {}  # why the backend refused a job's report for good, the latest last
 
     def __iter__(self) -> Iterator[JobRecord]:
         yield from self._records.values()
@@ -38,18 +39,21 @@ class DoneJobs:
         """As the journal has it."""
         self._records[record.job_id] = record
         self._weigh(record)
+        self._note(record)
 
     def put(self, record: JobRecord) -> None:
         """It is done, or was and has changed."""
         self._draft.writes.append(do.PutJob(record))
         (self._unclean if record.job_id in self._unclean else self._records)[record.job_id] = record
         self._weigh(record)
+        self._note(record)
 
     def pop(self, job_id: str) -> None:
         """It has come again."""
         self._records.pop(job_id, None)
         self._unclean.pop(job_id, None)
         self._bytes -= self._sizes.pop(job_id, 0)
+        self.set_aside.pop(job_id, None)
 
     def move(self, by_ms: int) -> None:
         """The Unix clock was set by so much: they are as old as before."""
@@ -74,12 +78,18 @@ class DoneJobs:
                 self._unclean[record.job_id] = record
             else:
                 forgotten.append(record.job_id)
+        for job_id in forgotten:
+            self.set_aside.pop(job_id, None)
         self._draft.writes += [do.ForgetJob(job_id) for job_id in forgotten]
         return forgotten
 
     def is_over(self, record: JobRecord, now: Now) -> bool:
         """Whether what a job has left on servers has removed itself by now."""
         return record.state is JobState.DONE and now.unix_ms - record.done_ms > self._rules.remote_ttl_s * 1000
+
+    def _note(self, record: JobRecord) -> None:
+        if record.set_aside is not None:
+            self.set_aside[record.job_id] = record.set_aside
 
     def _weigh(self, record: JobRecord) -> None:
         """Count about what it takes in the journal. One that is kept only for its leftovers counts no more."""
