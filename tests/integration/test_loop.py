@@ -20,7 +20,6 @@ from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER, MONITOR
-from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop
 from cronium.supervisor.pool.descriptors import wait_readable
@@ -29,6 +28,7 @@ from cronium.supervisor.pool.settings import monitor_settings, worker_settings
 from cronium.supervisor.pool.staff import Forked, Staff
 from cronium.supervisor.serve import _rules
 from cronium.supervisor.start import prepare_runtime_dir
+from cronium.supervisor.status.observer import Observer
 
 PATIENCE_S = 60
 
@@ -75,7 +75,7 @@ if __name__ == "__main__":
     session = BackendSession("http://127.0.0.1:9", "token", "loop-test", 1.0)
     lanes = BackendLanes(lambda: ContractBackend(session, "loop-test", ()))
     orders = Orders()
-    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, HealthReport("loop-test"), 0.1)
+    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, Observer("loop-test"), 0.1)
     run(lambda: MONITOR in who() and any(worker.idle() for worker in core.workers()))
     scenario(globals())
     loop.close()
@@ -176,6 +176,8 @@ def said(folder: Path, scenario: str) -> str:
         "CRONIUM_RUNTIME_DIR": str(folder / "run"),
         "CRONIUM_DOCKER_HOST": f"unix://{folder}/no-engine.sock",
         "CRONIUM_MAX_CONCURRENT": "2",
+        "CRONIUM_MONITORING_HEALTH_PORT": "0",
+        "CRONIUM_MONITORING_METRICS_PORT": "0",
         "CRONIUM_WORKERS_HEARTBEAT_INTERVAL": "100ms",
     }
     done = subprocess.run(

@@ -543,6 +543,16 @@ class SupervisorBeat:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusReport:
+    """How the supervisor is, about once a second, also while it waits for disk space; also heard by the command line.
+
+    `report`: JSON (`supervisor.status.report`), as whoever reads it may be of another version.
+    """
+
+    report: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class MonitorBeat:
     """Every heartbeat interval; `progress` rises with each round of its loop."""
 
@@ -586,6 +596,7 @@ Message = (
     | Summary
     | CancelHeard
     | SupervisorBeat
+    | StatusReport
     | MonitorBeat
 )
 
@@ -623,6 +634,7 @@ MESSAGES: Mapping[int, type[Message]] = {
     43: CancelHeard,
     44: SupervisorBeat,
     45: MonitorBeat,
+    46: StatusReport,
     50: AttemptParked,
     51: Connected,
     52: ServerSeen,

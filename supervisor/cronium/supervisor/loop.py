@@ -22,17 +22,20 @@ import zmq
 from cronium.common.addresses import STREAMER_IDENTITY, SUPERVISOR, endpoint
 from cronium.common.messages import Housekeep, HousekeepingDone, Message, PlacesSeen, StopStreamer, StreamerBeat
 from cronium.common.wire import WireError, pack, unpack
+from cronium.supervisor import health
+from cronium.supervisor.backend.contract import HealthHeard
 from cronium.supervisor.backend.lanes import BackendLanes
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER
-from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal, advice
 from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.forks import Started
 from cronium.supervisor.pool.staff import Staff
 from cronium.supervisor.pulse import Pulse
+from cronium.supervisor.status.observer import Observer
+from cronium.supervisor.status.report import Report
 from cronium.supervisor.translate import OrderWithJob, event_of, message_of, message_with_job
 
 _DISK_PAUSE_S = 1.0
@@ -66,7 +69,7 @@ class Loop:
         lanes: BackendLanes,
         orders: Orders,
         runtime_dir: Path,
-        health: HealthReport,
+        observer: Observer,
         heartbeat_s: float,
     ) -> None:
         self._core, self._journal, self._staff, self._lanes, self._orders = core, journal, staff, lanes, orders
@@ -87,22 +90,24 @@ class Loop:
         self._leaving = False
         self._exit_code = 0
         self._handled = 0
-        self._health = health
-        self._api_works = False
+        self._observer = observer
+        self._health_due_s = 0.0
+        self._waits_for_disk = False
 
     def run(self) -> int:
         """Until the core says Exit or a person insists; the process's exit code."""
         self._handle(on.Tick())
         while not self._leaving:
             ready = dict(self._poller.poll(self._pause_ms()))
-            self._pulse.round(time.monotonic())
+            self._pulse.round(time.monotonic(), self._status)
             handled = self._handled
             if self._router in ready:
                 self._receive()
             if self._lanes.fileno() in ready:
                 for event in self._lanes.take():
-                    self._api_works = not isinstance(event, on.PollFailed | on.Unanswered)
-                    self._handle(event)
+                    self._observer.answered(event)
+                    if not isinstance(event, HealthHeard):
+                        self._handle(event)
             if self._staff.fileno() in ready:
                 self._started()
             self._deaths(ready)
@@ -114,7 +119,7 @@ class Loop:
                 self._look()
             if self._handled == handled:  # every event makes the core look at all that is due
                 self._handle(on.Tick())
-            if self._health.is_due(time.monotonic()):
+            if time.monotonic() >= self._health_due_s:
                 self._say_health()
             self._leaving = self._leaving or self._orders.leave_now(time.monotonic())
         return self._exit_code
@@ -168,19 +173,19 @@ class Loop:
                 _log.warning("message refused", sender=identity.decode("utf-8", "replace"), error=str(error))
                 continue
             if isinstance(message, StreamerBeat):
-                self._health.beat(message, time.monotonic())
+                self._observer.hears(message, time.monotonic())
             if (event := event_of(message)) is not None:
                 self._handle(event)
 
+    def _report(self) -> Report:
+        return self._observer.report(self._core, time.monotonic(), journal_waits_for_disk=self._waits_for_disk)
+
+    def _status(self) -> bytes:
+        return self._report().to_json()
+
     def _say_health(self) -> None:
-        body = self._health.body(
-            self._core.counts(),
-            self._core.servers(),
-            self._core.processes(),
-            api_works=self._api_works,
-            now_s=time.monotonic(),
-        )
-        self._lanes.submit(do.SayHealth(body))
+        self._health_due_s = time.monotonic() + health.INTERVAL_S
+        self._lanes.submit(do.SayHealth(health.body(self._report())))
 
     def _look(self) -> None:
         """Whoever is judged now must have been heard before."""
@@ -247,23 +252,26 @@ class Loop:
                 if told_s is None or time.monotonic() >= told_s + _TOLD_AGAIN_S:
                     told_s = time.monotonic()
                     _log.error(f"the journal cannot be written, everything waits: {advice(error)}", error=str(error))
+                self._waits_for_disk = True
                 self._later.extend(self._orders.events(self._busy(), stuck=True))
                 if self._leaving or self._orders.leave_now(time.monotonic()):
                     self._leaving = True
                     return ()
                 step = self._with_leases_kept(step)
-                self._pulse.round(time.monotonic())  # this is no hang
+                self._pulse.round(time.monotonic(), self._status)  # this is no hang
                 wait_readable(self._orders.fileno(), _DISK_PAUSE_S)
             else:
+                self._waits_for_disk = False
                 return step.actions
 
     def _with_leases_kept(self, step: do.Step) -> do.Step:
         """The step that waits, with what has come of leases since; renewals have gone out, other answers are kept for later."""
         answers: list[on.LeaseRenewed | on.LeaseUnanswered] = []
         for event in self._lanes.take():
+            self._observer.answered(event)
             if isinstance(event, on.LeaseRenewed | on.LeaseUnanswered):
                 answers.append(event)
-            else:
+            elif not isinstance(event, HealthHeard):
                 self._later.append(event)
         step, renewals = self._core.keep_leases(step, answers, _now())
         for renewal in renewals:

@@ -1,20 +1,24 @@
 """The supervisor's own beat, for the monitor: a counter that each round of the loop raises, published at least once a second.
 
+About as often, together with a beat, it says how it is (`StatusReport`): to the monitor, and to the command line.
+
 Runs in the supervisor's loop.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import zmq
 
 from cronium.common.addresses import VITALS, endpoint
-from cronium.common.messages import SupervisorBeat
+from cronium.common.messages import StatusReport, SupervisorBeat
 from cronium.common.wire import pack
 
 _LONGEST_S = 1.0
+_REPORT_S = 1.0
 
 
 class Pulse:
@@ -28,14 +32,18 @@ class Pulse:
         self._socket.bind(endpoint(runtime_dir, VITALS))
         self._progress = 0
         self._due_s = 0.0
+        self._report_due_s = 0.0
 
     def next_due_s(self) -> float:
         """When (monotonic) the next beat is due."""
         return self._due_s
 
-    def round(self, now_s: float) -> None:
-        """The loop has come round once more."""
+    def round(self, now_s: float, report: Callable[[], bytes]) -> None:
+        """The loop has come round once more. `report` tells how it is, and is asked when that is due."""
         self._progress += 1
         if now_s >= self._due_s:
             self._due_s = now_s + self._interval_s
             self._socket.send(pack(SupervisorBeat(os.getpid(), self._progress)), zmq.DONTWAIT)  # a PUB drops, and never blocks
+            if now_s >= self._report_due_s:
+                self._report_due_s = now_s + _REPORT_S
+                self._socket.send(pack(StatusReport(report())), zmq.DONTWAIT)

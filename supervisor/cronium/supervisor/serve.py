@@ -26,7 +26,6 @@ from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.decisions import PollRules
 from cronium.supervisor.core.roles import MONITOR, QUEUE, STREAMER
 from cronium.supervisor.core.rules import Rules
-from cronium.supervisor.health import HealthReport
 from cronium.supervisor.journal import Journal
 from cronium.supervisor.loop import Loop
 from cronium.supervisor.pool.descriptors import wait_readable
@@ -34,6 +33,7 @@ from cronium.supervisor.pool.roles import Role
 from cronium.supervisor.pool.settings import heartbeat_s, monitor_settings, worker_settings
 from cronium.supervisor.pool.staff import Forked, Staff
 from cronium.supervisor.start import Ready, StartError
+from cronium.supervisor.status.observer import Observer
 from cronium.supervisor.stop import StopOrders
 from cronium.supervisor.streamer.settings import StreamerSettings
 
@@ -80,8 +80,8 @@ def serve(config: Config, ready: Ready, *, standalone: bool, tell: Callable[[str
     core = Core(_rules(config, installation), secrets.randbits(64), staff.roles)
     core.restore(memory.records, memory.ended, memory.poll_key, time.time_ns() // 1_000_000)
     lanes = BackendLanes(lambda: _speaker(config, backend, installation))
-    health = HealthReport(installation)
-    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, health, heartbeat_s(config))
+    observer = Observer(installation)
+    loop = Loop(core, journal, staff, lanes, orders, config.runtime_dir, observer, heartbeat_s(config))
     _log.info("supervisor started", version=VERSION, installation=installation, backend=backend.http_url)
     tell(f"cronium-supervisor {VERSION} is running; jobs come from {backend.http_url}. Ctrl-C stops it.")
     try:

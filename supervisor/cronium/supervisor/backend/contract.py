@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
@@ -24,11 +25,19 @@ from cronium.supervisor.core import events as on
 from cronium.supervisor.core.state import Lease, RetryRule
 
 _LEASE_EXTENSION_S = 60
+_NOT_FOR_US = (401, 403)
 _MOST = 2**53  # a whole number that JSON carries exactly (RFC 8259, 6); SQLite's columns take no more than 2^63
 _OTHER_DIALECT = (
     "the backend's queue answers without 'metadata', so it does not speak the contract dialect, and this version speaks no "
     "other: check CRONIUM_API_URL, or set api.dialect to contract if you are sure that it does"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class HealthHeard:
+    """A health report was sent. `error`: why the backend does not work for us, as far as that tells."""
+
+    error: str | None
 
 
 class ContractBackend:
@@ -109,9 +118,11 @@ class ContractBackend:
             return on.LeaseUnanswered(action.job_id)
         return on.LeaseRenewed(action.job_id, lease, _text(answer.body, "nextAction"))
 
-    def health(self, action: do.SayHealth) -> None:
-        """POST /orchestrator/health; what comes back is of no concern, the next one follows soon."""
-        self._session.ask("POST", "/orchestrator/health", body=action.body)
+    def health(self, action: do.SayHealth) -> HealthHeard:
+        """POST /orchestrator/health. One that was not taken is not said again, the next one follows soon."""
+        answer = self._session.ask("POST", "/orchestrator/health", body=action.body)
+        works = 200 <= answer.status < 500 and answer.status not in _NOT_FOR_US
+        return HealthHeard(None if works else answer.reason or "no success")
 
     @staticmethod
     def _statement(job_id: str, key: str, answer: Answer) -> on.Taken | on.Refused | on.Unanswered:

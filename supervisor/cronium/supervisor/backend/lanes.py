@@ -13,11 +13,12 @@ from collections.abc import Callable
 
 import structlog
 
-from cronium.supervisor.backend.contract import ContractBackend
+from cronium.supervisor.backend.contract import ContractBackend, HealthHeard
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 
 BackendAction = do.Poll | do.Acknowledge | do.SayStatus | do.SayComplete | do.RenewLease | do.SayHealth
+BackendEvent = on.Event | HealthHeard
 _LANES = {"poll": 1, "renew": 4, "report": 4}  # threads: one request that hangs holds up no other job's renewal
 _log = structlog.get_logger()
 
@@ -27,7 +28,7 @@ class BackendLanes:
 
     def __init__(self, connect: Callable[[], ContractBackend]) -> None:
         self._connect = connect
-        self._events: queue.SimpleQueue[on.Event] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[BackendEvent] = queue.SimpleQueue()
         self._descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._queues: dict[str, queue.SimpleQueue[BackendAction | None]] = {}
         for lane, count in _LANES.items():
@@ -44,7 +45,7 @@ class BackendLanes:
         lane = "poll" if isinstance(action, do.Poll) else "renew" if isinstance(action, do.RenewLease) else "report"
         self._queues[lane].put(action)
 
-    def take(self) -> list[on.Event]:
+    def take(self) -> list[BackendEvent]:
         """The events that have come."""
         try:
             os.eventfd_read(self._descriptor)
@@ -63,12 +64,11 @@ class BackendLanes:
             except Exception as error:  # noqa: BLE001 - a lane that dies would stop all reports; it is told and tried again
                 _log.exception("a request could not be made", action=type(action).__name__)
                 event = _failed(action, f"{type(error).__name__}: {error}")
-            if event is not None:
-                self._events.put(event)
-                os.eventfd_write(self._descriptor, 1)
+            self._events.put(event)
+            os.eventfd_write(self._descriptor, 1)
 
 
-def _carry_out(backend: ContractBackend, action: BackendAction) -> on.Event | None:
+def _carry_out(backend: ContractBackend, action: BackendAction) -> BackendEvent:
     match action:
         case do.Poll():
             return backend.poll(action)
@@ -81,17 +81,16 @@ def _carry_out(backend: ContractBackend, action: BackendAction) -> on.Event | No
         case do.RenewLease():
             return backend.renew(action)
         case do.SayHealth():
-            backend.health(action)
-            return None
+            return backend.health(action)
 
 
-def _failed(action: BackendAction, reason: str) -> on.Event | None:
+def _failed(action: BackendAction, reason: str) -> BackendEvent:
     match action:
         case do.Poll(key):
             return on.PollFailed(key, reason)
         case do.RenewLease(job_id):
             return on.LeaseUnanswered(job_id)
         case do.SayHealth():
-            return None
+            return HealthHeard(reason)
         case _:
             return on.Unanswered(action.job_id, action.key, reason)

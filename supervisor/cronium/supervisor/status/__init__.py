@@ -1,0 +1,1 @@
+"""How the supervisor is: one report, for the backend, the monitor and the command line alike."""
