@@ -181,6 +181,8 @@ class World:
             "CRONIUM_STATE_DIR": str(self.state),
             "CRONIUM_RUNTIME_DIR": str(self.runtime),
             "CRONIUM_DOCKER_HOST": self._engine,
+            "CRONIUM_MONITORING_HEALTH_PORT": "0",
+            "CRONIUM_MONITORING_METRICS_PORT": "0",
             **self.environ,
         }
         with self.log.open("ab") as log:

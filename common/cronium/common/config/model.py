@@ -444,6 +444,9 @@ class OwnLogging(Section):
 class Monitoring(Section):
     """How others see that we work."""
 
+    host: Host = Field(
+        default="127.0.0.1", description="Address that health and metrics are served on; who gets there may read them"
+    )
     metrics: Metrics = Metrics()
     health: Health = Health()
     logging: OwnLogging = OwnLogging()

@@ -1,4 +1,4 @@
-"""The monitor's loop: hears the supervisor's beats, says its own, and ends a supervisor that hangs.
+"""The monitor's loop: hears the supervisor's beats and reports, says its own, and ends a supervisor that hangs.
 
 Single-threaded, and small enough not to hang itself; if it does, the supervisor ends it. It judges by the same rules
 (`core.vitals`): also that whoever was stopped itself must not take that time for the other's silence.
@@ -14,9 +14,10 @@ import structlog
 import zmq
 
 from cronium.common.addresses import MONITOR_IDENTITY, SUPERVISOR, VITALS, endpoint
-from cronium.common.messages import MonitorBeat, SupervisorBeat
+from cronium.common.messages import MonitorBeat, StatusReport, SupervisorBeat
 from cronium.common.wire import WireError, pack, unpack
 from cronium.supervisor.core.vitals import Vitals
+from cronium.supervisor.monitor.latest import Latest
 from cronium.supervisor.monitor.overseen import Overseen
 from cronium.supervisor.monitor.settings import MonitorSettings
 
@@ -30,8 +31,8 @@ _log = structlog.get_logger()
 class Loop:
     """Owns the sockets."""
 
-    def __init__(self, settings: MonitorSettings, overseen: Overseen) -> None:
-        self._overseen = overseen
+    def __init__(self, settings: MonitorSettings, overseen: Overseen, latest: Latest) -> None:
+        self._overseen, self._latest = overseen, latest
         self._heartbeat_s = settings.heartbeat_s
         self._vitals = Vitals(settings.hung_after_s, _DUMP_S)
         self._vitals.begins(_NAME, time.monotonic())
@@ -65,7 +66,9 @@ class Loop:
             except WireError as error:
                 _log.warning("message refused", error=str(error))
                 continue
-            if isinstance(message, SupervisorBeat) and message.pid == self._overseen.pid:
+            if isinstance(message, StatusReport):
+                self._latest.hears(message.report)
+            elif isinstance(message, SupervisorBeat) and message.pid == self._overseen.pid:
                 self._vitals.beats(_NAME, message.progress, time.monotonic())
 
     def _look(self, now_s: float) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from cronium.common.logging import configure_logging, get_logger
 from cronium.common.process import set_title
+from cronium.supervisor.monitor import serving
+from cronium.supervisor.monitor.latest import Latest
 from cronium.supervisor.monitor.loop import Loop
 from cronium.supervisor.monitor.overseen import Overseen
 from cronium.supervisor.monitor.settings import MonitorSettings
@@ -26,7 +28,9 @@ def main(fields: Mapping[str, Any]) -> int:
         get_logger().error("this is not the supervisor that started the monitor", pid=settings.supervisor_pid)
         return 1
     signal.signal(signal.SIGTERM, _leave)
-    Loop(settings, overseen).run()
+    latest = Latest()
+    serving.start(settings.host, settings.pages, latest)
+    Loop(settings, overseen, latest).run()
     return 0
 
 

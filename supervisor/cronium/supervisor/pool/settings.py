@@ -5,10 +5,10 @@ does not import.
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import fields
 
 from cronium.common.config.model import Config
-from cronium.supervisor.monitor.settings import MonitorSettings
+from cronium.supervisor.monitor.settings import MonitorSettings, Page
 
 
 def worker_settings(config: Config, installation: str) -> dict[str, object]:
@@ -30,11 +30,22 @@ def worker_settings(config: Config, installation: str) -> dict[str, object]:
 
 def monitor_settings(config: Config) -> dict[str, object]:
     """All fields. A supervisor that waits for others has twice their time."""
-    own = config.monitoring.logging
+    monitoring = config.monitoring
+    own, health, metrics = monitoring.logging, monitoring.health, monitoring.metrics
+    pages = [Page("health", health.port, health.path, "monitoring.health.port")]
+    if metrics.enabled:
+        pages.append(Page("metrics", metrics.port, metrics.path, "monitoring.metrics.port"))
     settings = MonitorSettings(
-        os.getpid(), config.runtime_dir, heartbeat_s(config), 2 * config.workers.hung_after, own.level, own.format
+        os.getpid(),
+        config.runtime_dir,
+        heartbeat_s(config),
+        2 * config.workers.hung_after,
+        own.level,
+        own.format,
+        monitoring.host,
+        tuple(pages),
     )
-    return asdict(settings)
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
 
 
 def heartbeat_s(config: Config) -> float:

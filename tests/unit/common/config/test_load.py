@@ -155,6 +155,7 @@ def another(key: Key) -> list[tuple[str, object]]:
                 "ssh.proxyJump": [("ops@bastion.example:2222", "ops@bastion.example:2222")],
                 "logging.websocket.endpoint": [("ws://other:1/socket", "ws://other:1/socket")],
                 "logging.rateLimit.overflow": [("drop", "drop")],
+                "monitoring.host": [("::1", "::1")],
                 "monitoring.metrics.path": [("/other", "/other")],
                 "monitoring.health.path": [("/other", "/other")],
                 "monitoring.logging.level": [("error", "error")],
