@@ -35,6 +35,7 @@ COMMANDS: Mapping[str, Entry] = {
     "jobs": Entry("jobs", "List the jobs of the standalone queue."),
     "logs": Entry("logs", "Show the lines of a job of the standalone queue."),
     "cancel": Entry("cancel", "End a job of the standalone queue."),
+    "status": Entry("status", "Show how the supervisor is."),
     "drain": Entry("drain", "Let the supervisor finish its jobs and end."),
     "images": Entry("images", "Build and list the images that jobs run in."),
     "ssh": Entry("ssh", "Know the servers that jobs run on."),

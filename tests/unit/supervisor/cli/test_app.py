@@ -52,7 +52,9 @@ def test_help_and_completion_load_nothing_that_takes_long() -> None:
     assert python(code).endswith("\n[]\n")
 
 
-@pytest.mark.parametrize("name", ["run", "validate", "exec", "submit", "jobs", "logs", "cancel", "drain", "ssh", "key", "audit"])
+@pytest.mark.parametrize(
+    "name", ["run", "validate", "exec", "submit", "jobs", "logs", "cancel", "status", "drain", "ssh", "key", "audit"]
+)
 def test_so_does_the_help_of_a_command(name: str) -> None:
     slow = (*_SLOW[1:], "cronium.common.config.load", "cronium.common.job")  # newer versions of typer load pydantic themselves
     code = (
