@@ -108,15 +108,42 @@ def scenario(_):
 """
 
 LOCKED = """
+import zmq
+from cronium.common.addresses import VITALS, endpoint
+from cronium.common.messages import StatusReport
+from cronium.common.wire import unpack
+from cronium.supervisor.status.report import Report
+
+
+def reports():
+    found = []
+    while listener.poll(1500 if not found else 0):
+        message = unpack(listener.recv())
+        if isinstance(message, StatusReport):
+            found.append(Report.from_json(message.report))
+    return found
+
+
 def scenario(_):
+    global listener
+    listener = loop._context.socket(zmq.SUB)
+    listener.setsockopt(zmq.SUBSCRIBE, b"")
+    listener.connect(endpoint(config.runtime_dir, VITALS))
+    time.sleep(0.5)  # until the loop's next round it is not known that somebody listens
+    run(lambda: any(not report.journal_waits_for_disk for report in reports()))
     module._TOLD_AGAIN_S = 1.0
     other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     orders.rounds, orders.until, loop._leaving = 0, lambda: orders.rounds >= 4, False
     step = do.Step((do.PutPollKey("x"),), (do.Exit(),))
     assert loop._committed(step) == ()
+    said = reports()[-1]
+    assert said.journal_waits_for_disk and said.status == "degraded", said
+    assert said.reasons[0].startswith("the journal cannot be written"), said
     other.execute("ROLLBACK")
     assert loop._committed(step) == step.actions
+    loop._pulse.round(time.monotonic() + 2, loop._status)
+    assert not reports()[-1].journal_waits_for_disk
 """
 
 LEASED = """
