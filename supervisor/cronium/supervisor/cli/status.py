@@ -51,6 +51,10 @@ def status_command(config: ConfigOption = None, as_json: JsonOption = False) -> 
             "workers.hungAfter, and its jobs go on; if this lasts, see its log, and `kill -9` it: supervisord starts it anew"
         )
         _not_well(f"the supervisor (process {pid}) says nothing for {_PATIENCE_S:.0f} s: {step}", pid, as_json=as_json)
+    if report.pid != pid:
+        step = "give the same stateDir and runtimeDir that it was started with"
+        text = f"in {found.runtime_dir} another supervisor speaks (process {report.pid}), not that of {found.state_dir}"
+        _not_well(f"{text} (process {pid}): {step}", pid, as_json=as_json)
     if as_json:
         typer.echo(report.to_json().decode())
     else:

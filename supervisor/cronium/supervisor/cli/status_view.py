@@ -19,13 +19,15 @@ def status_view(report: Report) -> RenderableType:
     head.append(f"cronium-supervisor {report.version}, process {report.pid}, up {_time(report.uptime_s)}")
     if report.draining:
         head.append("  draining: no new jobs are taken", "yellow")
-    reasons = [Text(f"  • {reason}", _COLOURS[report.status]) for reason in report.reasons]
+    reasons = Table.grid(padding=(0, 1))
+    for reason in report.reasons:
+        reasons.add_row(" •", Text(reason, _COLOURS[report.status]))
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in _rows(report):
         table.add_row(name, value)
-    return Group(head, *reasons, table)
+    return Group(head, reasons, table)
 
 
 def _rows(report: Report) -> list[tuple[str, Text]]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -103,3 +106,8 @@ def test_silence_makes_the_last_report_unhealthy(monkeypatch: pytest.MonkeyPatch
     report, is_current = latest.report()
     assert (report.status, report.jobs, is_current) == ("unhealthy", REPORT.jobs, False)
     assert "makes no progress" in report.reasons[0]
+
+
+def test_the_readme_has_each_of_them() -> None:
+    table = (Path(__file__).parents[4] / "README.md").read_text().partition("| metric | what |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`(cronium_[a-z_]+)", table)) == {name for name, *_ in scraped(REPORT)}
