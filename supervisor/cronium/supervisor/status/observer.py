@@ -59,9 +59,9 @@ class Observer:
         """What came of a request to the backend."""
         match event:
             case on.PollFailed(_, reason) | on.Unanswered(_, _, reason):
-                self._backend = Backend(works=False, error=reason[:MOST_REASON])
+                self._backend = Backend(works=False, error=_text(reason))
             case HealthHeard(str(error)):
-                self._backend = Backend(works=False, error=error[:MOST_REASON])
+                self._backend = Backend(works=False, error=_text(error))
             case on.LeaseUnanswered():
                 self._backend = Backend(works=False, error=self._backend.error or "a lease could not be renewed")
             case _:
@@ -89,7 +89,7 @@ class Observer:
             ended_jobs={status: counts.get(status, 0) for status in _ENDS},
             set_aside_count=len(aside),
             set_aside=tuple(
-                SetAside(job_id=job_id, reason=aside[job_id][:MOST_REASON]) for job_id in islice(reversed(aside), MOST_SET_ASIDE)
+                SetAside(job_id=_text(job_id), reason=_text(aside[job_id])) for job_id in islice(reversed(aside), MOST_SET_ASIDE)
             ),
             backend=self._backend,
             output=output,
@@ -130,12 +130,18 @@ class Observer:
 
 def _servers(core: Core) -> Servers:
     found = Servers.model_validate(core.servers())
+    most = heapq.nlargest(MOST_SERVERS, found.connections.items(), key=itemgetter(1))
     return found.model_copy(
         update={
-            "connections": dict(heapq.nlargest(MOST_SERVERS, found.connections.items(), key=itemgetter(1))),
-            "open_breakers": found.open_breakers[:MOST_SERVERS],
-            "half_open_breakers": found.half_open_breakers[:MOST_SERVERS],
+            "connections": {_text(key): count for key, count in most},
+            "open_breakers": tuple(map(_text, found.open_breakers[:MOST_SERVERS])),
+            "half_open_breakers": tuple(map(_text, found.half_open_breakers[:MOST_SERVERS])),
             "open_breaker_count": len(found.open_breakers),
             "half_open_breaker_count": len(found.half_open_breakers),
         }
     )
+
+
+def _text(said: str) -> str:
+    """What others have said or named, for a terminal: short, with no control characters and nothing that is no Unicode."""
+    return "".join(character if character.isprintable() else "?" for character in said[:MOST_REASON])

@@ -101,6 +101,12 @@ def test_a_backend_that_does_not_work_is_told_until_it_does(event: on.PollFailed
     assert watched.report().status == "healthy"
 
 
+def test_what_others_say_cannot_harm_a_terminal_nor_the_report() -> None:
+    watched = Watched()
+    watched.observer.answered(on.PollFailed("k", "\x1b[2J \udcff\r\n\0 déjà"))
+    assert watched.report().backend.error == "?[2J ???? déjà"
+
+
 def refuse_reports(driver: Driver, *job_ids: str) -> None:
     for job_id in job_ids:
         order = driver.run(job_id)
