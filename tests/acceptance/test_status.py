@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -13,9 +15,11 @@ import psutil
 import pytest
 
 from cronium.common import VERSION
+from peers.faulty_proxy import FaultyProxy
 from peers.keygen import keypair
 from peers.own_supervisor import CommandLine, Supervisor, until
 from peers.pages import Pages
+from peers.world import World
 
 
 @pytest.fixture
@@ -160,6 +164,35 @@ def test_a_server_that_is_left_alone_is_named(supervisor: Supervisor, refusing_p
         assert name in supervisor.run("status").stdout.decode()
         client.cancel(job)
         assert client.wait(job, 60)["status"] == "cancelled"
+
+
+def test_what_the_backend_refuses_and_that_it_is_away_shows(docker_endpoint: str, runner_images: object) -> None:
+    """Promise 2: a report that is refused for good is set aside with its reason, is seen, and blocks nobody."""
+    environ = {"CRONIUM_JOBS_POLL_WAIT": "1s", "CRONIUM_JOBS_POLL_MAX_INTERVAL": "1s", "CRONIUM_API_RETRY_MAX_DELAY": "1s"}
+    proxy = FaultyProxy(refuses=("/complete",))
+    with World(docker_endpoint, environ=environ, proxy=proxy) as world:
+        pages = Pages.of(world.log)
+        job = world.submit("true")
+        until(lambda: pages.health()[1]["setAsideCount"], "its report was refused")
+        code, health = pages.health()
+        assert (code, health["status"]) == (200, "healthy")
+        (aside,) = health["setAside"]
+        assert aside["jobId"] == job
+        assert "refused on purpose" in aside["reason"]
+        assert pages.metrics()["cronium_reports_set_aside",] == 1
+        command = [sys.executable, "-m", "cronium.supervisor", "status"]
+        shown = subprocess.run(command, env=world.started_with, stdout=subprocess.PIPE, timeout=60, check=True).stdout.decode()
+        assert job in shown
+        proxy.refuses = ()
+        assert world.run("echo hi").stdout == ["hi"]
+        proxy.stop()
+        until(lambda: not pages.health()[1]["backend"]["works"], "the backend is away")
+        code, health = pages.health()
+        assert (code, health["status"]) == (200, "degraded")
+        assert health["reasons"][0].startswith("the backend does not answer as it should")
+        assert pages.metrics()["cronium_backend_up",] == 0
+        proxy.start()
+        until(lambda: pages.health()[1]["status"] == "healthy", "it is back")
 
 
 @pytest.fixture

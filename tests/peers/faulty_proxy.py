@@ -49,10 +49,11 @@ class Exchange:
 
 @dataclass
 class FaultyProxy:
-    """`start` names the backend; `url` is to be used instead of it."""
+    """`start` names the backend; `url` is to be used instead of it. `refuses`: the ends of paths that are answered 400."""
 
     plan: Callable[[str, str], Fault | None] = lambda method, path: None
     exchanges: list[Exchange] = field(default_factory=list)
+    refuses: tuple[str, ...] = ()
     port: int = 0
     _server: http.server.ThreadingHTTPServer | None = None
     _backend: str = ""
@@ -109,6 +110,11 @@ class FaultyProxy:
         if self._server is None:
             self._note(request, fault, 503, {})
             self._answer(request, 503, b"{}")
+            return
+        if self.refuses and path.endswith(self.refuses):
+            self._note(request, fault, 400, {})
+            error = {"code": "VALIDATION_INVALID_PARAMS", "message": "refused on purpose"}
+            self._answer(request, 400, json.dumps({"error": error}).encode())
             return
         match fault:
             case Fault.ERROR_500:

@@ -33,7 +33,7 @@ class PageServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 date_header=False,
-                limit_concurrency=2 * _MOST,  # never reached: the oldest makes room before
+                backlog=_MOST,  # uvicorn's own limit is a 503, which here would say that the supervisor is not well
                 timeout_keep_alive=1,
             )
         )
