@@ -214,7 +214,7 @@ def test_an_adopted_job_keeps_its_deadline_and_can_be_cancelled(host_world: Worl
 
 def test_a_cancelled_job_that_is_taken_over_keeps_its_grace(host_world: World) -> None:
     """The new worker does not know what the old one has said, and says it again."""
-    script = "trap 'echo tidy; sleep 2; echo tidied; exit 5' TERM; echo a; while :; do sleep 0.1; done"
+    script = "trap 'echo tidy; sleep 1.3; echo tidied; exit 5' TERM; echo a; while :; do sleep 0.1; done"
     attempt, control = host_world.attempt(host_world.job(script)), LoopControl()
     updates = host_world.updates(attempt, control)
     seen = b""
