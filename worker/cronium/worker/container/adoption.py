@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container.engine import ContainerState
+from cronium.worker.container.engine_files import EngineFiles
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.host_files import HostFiles
 from cronium.worker.container.moments import age_of, engine_ms
@@ -20,6 +21,7 @@ from cronium.worker.executor import Status, Update
 
 _BOUND_S = 15.0  # an orphaned launcher leaves after 80-250 ms; on a machine that is busy it may take longer
 _LOOK_S = 0.02
+_CREATED = "created"
 
 
 def adopt(execution: Execution) -> Iterator[Update]:
@@ -29,25 +31,40 @@ def adopt(execution: Execution) -> Iterator[Update]:
     if execution.container or begun_here(execution):
         yield Status("running")
         return
-    found = execution.ask(lambda: execution.engine.state(execution.attempt.place))
+    found = _look(execution)
+    if found is not None and found.status == _CREATED and execution.story.begun:
+        execution.forget()  # started since the engine was asked: what it said then is no end
+        found = _look(execution)
     if found is None:
         _nothing_there(execution)
         return
-    kind = found.labels.get(LABEL_FILES, "host")
-    try:
-        execution.files = execution.open_files(kind)
-    except FileNotFoundError:
-        _discard(execution)  # made by a late request of a dead worker; its files were never there, so it was never fed
-        return
-    found = _until_clear(execution, found)
     if found.running and not execution.story.over:
         found = _destroy(execution, found)
     if not execution.story.begun:
         _discard(execution)
-        return
-    _go_on(execution, found)
+    elif found.status == _CREATED:
+        _judge_files(execution, began=True)  # the volume is an earlier container's: whoever made this one did not get further
+    else:
+        _go_on(execution, found)
     if execution.story.started is not None:
         yield Status("running")
+
+
+def began_before(execution: Execution) -> bool:
+    """Whether the volume that a new container was given holds the story of an earlier one, which ended: then there is its end to
+    be told. A start that was on its way when that one was removed may have been carried out; only now nothing more can come.
+
+    Raises ExecutionError: it began, and how it ended nobody knows (place_vanished).
+    """
+    made = execution.container
+    execution.files = execution.open_files(EngineFiles.kind)
+    _fetch(execution)
+    _read_story(execution)
+    _judge_files(execution, began=False)
+    if execution.container:
+        return True
+    execution.container = made
+    return False
 
 
 def begun_here(execution: Execution) -> bool | None:
@@ -84,8 +101,13 @@ def _nothing_there(execution: Execution) -> None:
         pass
     else:
         _read_story(execution)
-        began = began or execution.story.begun
-    if not began:
+    _judge_files(execution, began=began)
+
+
+def _judge_files(execution: Execution, *, began: bool) -> None:
+    """What is left of a place whose container is gone. Raises ExecutionError (place_vanished)."""
+    place = execution.attempt.place
+    if not (began or execution.story.begun):
         execution.forget()
     elif execution.story.drained is not None:
         execution.container = place  # it had ended, and all that it said is here
@@ -96,6 +118,18 @@ def _nothing_there(execution: Execution) -> None:
             "the job had been started, and its container is gone: look who removes containers (`docker events`)",
             place=place,
         )
+
+
+def _look(execution: Execution) -> ContainerState | None:
+    """The container once it is clear what it is, and what its files say."""
+    found = execution.ask(lambda: execution.engine.state(execution.attempt.place))
+    if found is None:
+        return None
+    try:
+        execution.files = execution.open_files(found.labels.get(LABEL_FILES, HostFiles.kind))
+    except FileNotFoundError:
+        return found  # made by a late request of a dead worker; its files were never there, so it was never fed
+    return _until_clear(execution, found)
 
 
 def _until_clear(execution: Execution, found: ContainerState) -> ContainerState:
@@ -141,8 +175,13 @@ def _destroy(execution: Execution, found: ContainerState) -> ContainerState:
 
 
 def _discard(execution: Execution) -> None:
+    """Remove what never started; whether that is so is certain only afterwards: a start that was on its way may have come first.
+
+    Files on a volume cannot be read without a container: the next one looks (`began_before`).
+    """
     execution.ask(lambda: execution.engine.remove(execution.attempt.place))
-    execution.forget()
+    _read_story(execution)
+    _judge_files(execution, began=False)
 
 
 def _go_on(execution: Execution, found: ContainerState) -> None:

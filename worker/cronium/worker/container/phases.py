@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import images, networks, probe
-from cronium.worker.container.adoption import adopt
+from cronium.worker.container.adoption import adopt, began_before
 from cronium.worker.container.ending import conclude
 from cronium.worker.container.engine import NameTakenError
 from cronium.worker.container.engine_files import EngineFiles, empty_files, volume_mounts
@@ -86,6 +86,8 @@ def create(execution: Execution) -> Iterator[Update]:
             Reason.CREATE_FAILED, f"the container's name {attempt.place} stays taken: look what holds it with `docker ps -a`"
         )
     if by_exec:
+        if attempt.adopt and began_before(execution):
+            return
         execution.ask(lambda: engine.put(execution.container, FILES_DIR, empty_files()))
     if not found.workspace:
         execution.ask(lambda: engine.put(execution.container, "/", workspace_folder(settings.owner)))
