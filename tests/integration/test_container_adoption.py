@@ -9,6 +9,7 @@ import contextlib
 import io
 import tarfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import docker
 import pytest
 
 from cronium.common.errors import Reason
+from cronium.worker.container import moments
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Attempt, Log, Status
 from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
@@ -232,6 +234,26 @@ def test_a_cancelled_job_that_is_taken_over_keeps_its_grace(host_world: World) -
     told = host_world.follow(host_world.attempt(attempt.job, adopt=True), LoopControl(cancels=1))
     assert told.stdout == b"a\ntidy\ntidied\n"
     assert (told.outcome.status, told.outcome.exit_code) == ("cancelled", 5)
+
+
+@pytest.mark.parametrize("boot", ["this host's", "another host's"])
+def test_a_clock_that_was_set_makes_no_job_older(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, boot: str
+) -> None:
+    """A day forward, for us or back for the engine: its deadline is where it was."""
+    attempt = world.attempt(world.job("echo a; sleep 2; echo b; exit 9", timeout=60))
+    updates = world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    updates.close()
+    if boot != "this host's":
+        other = tmp_path / "boot_id"
+        other.write_text("0\n")
+        monkeypatch.setattr(moments, "_BOOT_ID", other)
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 24 * 3600 * 10**9)
+    told = adopt(world, attempt)
+    assert (told.stdout, told.outcome.status, told.outcome.exit_code) == (b"a\nb\n", "failed", 9)
+    assert 1000 <= told.outcome.ended_ms - told.outcome.started_ms < 60_000
 
 
 @pytest.fixture(params=["host", "exec"])

@@ -15,7 +15,7 @@ from cronium.worker.container.engine import ContainerState
 from cronium.worker.container.engine_files import EngineFiles
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.host_files import HostFiles
-from cronium.worker.container.moments import age_of, engine_ms
+from cronium.worker.container.moments import age_of, age_there, engine_ms
 from cronium.worker.container.spec import LABEL_FILES
 from cronium.worker.executor import Status, Update
 
@@ -186,9 +186,30 @@ def _discard(execution: Execution) -> None:
 
 def _go_on(execution: Execution, found: ContainerState) -> None:
     execution.container, execution.adopted = found.container_id, True
-    started_ms = engine_ms(found.started_at) or now_ms()
-    execution.begin(time.monotonic() - max(0, now_ms() - started_ms) / 1000, started_ms)
+    age_s = _age_s(execution) if found.running else None
+    started_ms = engine_ms(found.started_at) if age_s is None else now_ms() - round(age_s * 1000)
+    execution.begin(time.monotonic() - (age_s or 0.0), started_ms or now_ms())
     if found.running:
         execution.stream = execution.ask(lambda: execution.engine.attach(found.container_id, stdin=False))
     else:
         execution.fate = found
+
+
+def _age_s(execution: Execution) -> float | None:
+    """Seconds since a running script was started, by no wall clock: the engine's may differ from ours, and each may be set.
+
+    None: nobody can say. Then its time counts from now for us; its launcher ends it at its deadline all the same.
+    """
+    started = execution.story.started
+    if started is None or started.start_ticks is None:
+        return None
+    age_s = age_of(started.start_ticks, started.boot_id)
+    if age_s is not None:
+        return age_s
+    try:
+        uptime = execution.ask(lambda: execution.engine.run(execution.container, ["cat", "/proc/uptime"], "0:0"))
+    except ExecutionError as error:
+        if error.reason is Reason.ENGINE_DOWN:
+            raise
+        return None  # it has just ended
+    return age_there(started.start_ticks, uptime)
