@@ -11,6 +11,7 @@ import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -340,6 +341,21 @@ def test_a_volume_that_tells_of_an_earlier_container_is_believed(
     assert raised.value.reason is Reason.PLACE_VANISHED
 
 
+def test_a_volume_with_a_story_that_nobody_has_read_is_not_taken_for_our_own(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """The engine goes away just before the next container is made, which would have shown what the removed one has left."""
+    gate, world = gated
+    attempt = left_with_a_start_on_its_way(gate, world, "echo first; sleep 60")
+    down = ExecutionError(Reason.ENGINE_DOWN, "the connection broke")
+    happens = partial(runs, gate, docker_client, attempt.place)
+    control = Meanwhile("remove", happens, first=True, dies="create", of=down)
+    control.engine_patience = 60
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert raised.value.reason is Reason.PLACE_VANISHED
+
+
 def runs(gate: Gate, client: docker.DockerClient, place: str) -> bytes:
     """Let the start through, and wait until the script has said something; what."""
     gate.release()
@@ -387,18 +403,23 @@ def in_vain(function: Any) -> None:
 
 
 class Meanwhile(LoopControl):
-    """Something happens right after the first call with `name` in it, or right before; then it may die before another call."""
+    """Something happens right after the first call with `name` in it, or right before; then it may die before another call, or
+    that one may fail once (`of`)."""
 
-    def __init__(self, name: str, happens: Callable[[], object], *, first: bool = False, dies: str = "") -> None:
+    def __init__(
+        self, name: str, happens: Callable[[], object], *, first: bool = False, dies: str = "", of: BaseException | None = None
+    ) -> None:
         super().__init__()
-        self._name, self._happens, self._first, self._dies = name, happens, first, dies
+        self._name, self._happens, self._first = name, happens, first
+        self._dies, self._of = dies, of or WorkerDies()
         self.came = False
 
     def call(self, function: Any, timeout_s: float) -> Any:
         names = (*function.__code__.co_names, function.__name__)  # a lambda that calls it, or itself
         due = not self.came and self._name in names
         if self.came and self._dies in names:
-            raise WorkerDies
+            self._dies = ""
+            raise self._of
         if due and self._first:
             self._happens()
         answer = super().call(function, timeout_s)

@@ -102,6 +102,7 @@ def _nothing_there(execution: Execution) -> None:
     else:
         _read_story(execution)
     _judge_files(execution, began=began)
+    execution.unstarted = not execution.container
 
 
 def _judge_files(execution: Execution, *, began: bool) -> None:
@@ -180,6 +181,7 @@ def _discard(execution: Execution) -> None:
     Files on a volume cannot be read without a container: the next one looks (`began_before`).
     """
     execution.ask(lambda: execution.engine.remove(execution.attempt.place))
+    execution.unstarted = False
     _read_story(execution)
     _judge_files(execution, began=False)
 

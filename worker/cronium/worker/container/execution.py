@@ -31,7 +31,8 @@ CALL_SLACK_S = 5.0  # a call's own deadline is the engine's; this is for the thr
 @dataclass(slots=True)
 class Execution:
     """Filled in phase by phase. `container` is empty until there is one that runs this attempt; `touched` before anything of the
-    place is asked for; `unstarted` while we have asked for a place ourselves and not yet for its start.
+    place is asked for; `unstarted` while all that can be there of the place is what we have asked for ourselves, and that was not
+    yet its start.
     """
 
     attempt: Attempt

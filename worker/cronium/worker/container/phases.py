@@ -61,7 +61,8 @@ def create(execution: Execution) -> Iterator[Update]:
     found = execution.found
     assert found is not None  # noqa: S101 - `prepare` comes before
     attempt, settings, engine = execution.attempt, execution.settings, execution.engine
-    execution.touched = execution.unstarted = True
+    execution.touched = True
+    execution.unstarted = execution.unstarted or not attempt.adopt
     by_exec = found.files == EngineFiles.kind
     if by_exec:
         mounts = volume_mounts(attempt.place, settings.installation)
