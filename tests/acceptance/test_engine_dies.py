@@ -5,6 +5,7 @@ Promise 5. What a job says does not pass through the engine, so only what needs 
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 
@@ -25,6 +26,9 @@ ENVIRON = {
     "CRONIUM_CONTAINER_IMAGES_BASH": BASH,
     "CRONIUM_CONTAINER_NETWORK_DEFAULT": "none",
 }
+# A whole minute only where somebody wants to wait for it; each of these is over within 15 s.
+AWAY_S = 60 if os.environ.get("CRONIUM_TEST_LONG") else 20
+IMPATIENT = {"CRONIUM_CONTAINER_DOCKER_TIMEOUT": "1s", "CRONIUM_WORKERS_HUNG_AFTER": "3s"}
 RETRY = {"maxAttempts": 2, "backoffType": "fixed", "backoffDelay": 0}
 
 
@@ -155,6 +159,35 @@ def test_an_engine_that_cannot_be_reached_for_a_while_costs_nothing(world: World
     gate.open()
     whole(world.done(job), 30, 5)
     world.assert_nothing_left()
+
+
+@pytest.mark.timeout(AWAY_S + 180)
+@pytest.mark.parametrize("files", ["host", "exec"])
+def test_an_engine_that_is_out_of_reach_for_longer_than_anybody_waits_ends_no_job(engine: OwnEngine, files: str) -> None:
+    """Longer than a call, a hung process or an end may take: jobs that run, end or wait meanwhile all go on afterwards."""
+    gate = Gate(engine.folder / f"gate-{files}", str(engine.socket))
+    environ = {**ENVIRON, **IMPATIENT, "CRONIUM_CONTAINER_FILES": files, "CRONIUM_DOCKER_HOST": f"unix://{gate.path}"}
+    try:
+        with World(engine.endpoint, environ=environ) as world:
+            counts = {0: 60, 7: (AWAY_S + 10) * 10}  # ends meanwhile, outlasts it; by exit code
+            jobs = {code: world.submit(SLOW.format(lines=count, code=code)) for code, count in counts.items()}
+            for job in jobs.values():
+                world.until_said(job, "line 5")
+            gate.shut()
+            shut_s = time.monotonic()
+            waiting = world.submit("echo waited; exit 3")
+            until_message(world, waiting, "waits for the Docker engine")
+            time.sleep(max(0.0, shut_s + AWAY_S - time.monotonic()))
+            assert world.backend.job(waiting)["endedAt"] is None
+            assert world.backend.job(jobs[7])["endedAt"] is None
+            gate.open()
+            for code, count in counts.items():
+                whole(world.done(jobs[code]), count, code)
+            done = world.done(waiting)
+            assert (done.stdout, done.job["exitCode"], done.job["attempts"]) == (["waited"], 3, 1)
+            assert "a process hangs" not in world.log.read_text()
+    finally:
+        gate.shut()
 
 
 @pytest.mark.parametrize("how", ["kill", "stop", "remove"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -118,6 +120,31 @@ def test_every_process_says_where_it_is_when_asked(world: World) -> None:
         until(lambda size=size: "(most recent call first):" in log_since(world, size), f"a dump of the {role}")  # type: ignore[misc]
         assert process.is_running()
     assert world.run("echo hi").stdout == ["hi"]
+
+
+def test_a_worker_that_blocks_says_where_and_its_job_goes_on(docker_endpoint: str, runner_images: object, tmp_path: Path) -> None:
+    """Promise 5: not stopped, but stuck for good in a call of its own, here in opening a file that is a pipe without a writer."""
+    profile, whole = tmp_path / "seccomp.json", tmp_path / "whole.json"
+    for path in (profile, whole):
+        path.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    environ = {"CRONIUM_WORKERS_HUNG_AFTER": f"{HUNG_S}s", "CRONIUM_CONTAINER_SECURITY_SECCOMP_PROFILE": str(profile)}
+    with World(docker_endpoint, environ=environ) as world:
+        other = world.submit(LINES.format(lines=200))
+        world.until_said(other, "line 10")
+        size = world.log.stat().st_size
+        profile.unlink()
+        os.mkfifo(profile)
+        job = world.submit("echo once")
+        until(lambda: "a process hangs" in log_since(world, size), "it is found hung")
+        whole.rename(profile)
+        done = world.done(job)
+        assert (done.job["status"], done.stdout, done.job["attempts"]) == ("completed", ["once"], 1)
+        log = log_since(world, size)
+        assert log.count("a process hangs") == log.count("ending a process") == 1
+        stack = log[log.index("(most recent call first):") :]
+        assert re.search(r'container/phases\.py", line \d+ in create', stack), stack
+        assert "killed by SIGKILL" in log
+        assert world.done(other).stdout == numbered(200)
 
 
 @pytest.mark.timeout(120)

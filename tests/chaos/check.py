@@ -63,22 +63,26 @@ def check_jobs(stage: Stage, submitted: Sequence[Planned], result: Result) -> No
     """Each job that was submitted."""
     with stage.queue.client() as client:
         for planned in submitted:
-            _check_job(client, planned, stage.ran, result)
+            ran = stage.ran_in_containers if planned.server is None else stage.ran_on_servers
+            _check_job(client, planned, ran / planned.id, result)
         result.jobs = len(submitted)
         result.on_servers = sum(1 for planned in submitted if planned.server is not None)
         result.containers = result.jobs - result.on_servers
 
 
 def _check_job(client: StandaloneClient, planned: Planned, ran: Path, result: Result) -> None:
+    """`ran`: the file outside of its place that has a line for each run."""
     job = client.job(planned.id)
     name = f"{planned.id} ({planned.kind}, {'container' if planned.server is None else f'web-{planned.server}'})"
     lines = list(client.logs(planned.id))
     result.lines += len(lines)
     stdout, stderr = _whole(lines, "stdout"), _whole(lines, "stderr")
     runs = [line for line in stdout if line.startswith(f"{RUN} ")]
-    marks = (ran / planned.id).read_text().count("\n") if planned.server is not None and (ran / planned.id).exists() else None
-    if len(runs) > 1 or (marks or 0) > 1:
-        result.twice.append(f"{name}: {runs}, {marks} marks on the server")
+    marks = ran.read_text().count("\n") if ran.exists() else 0
+    if len(runs) > 1 or marks > 1:
+        result.twice.append(f"{name}: {runs}, {marks} marks outside of its place")
+    if runs and not marks:
+        result.other.append(f"{name}: has run and left no mark in {ran}: a second run would not be seen")
     if job["endedAt"] is None:
         result.lost.append(f"{name}: is {job['status']}, {len(lines)} lines")
         return

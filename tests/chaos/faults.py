@@ -1,7 +1,8 @@
 """What is done to the program and to all it depends on: the kinds of faults, how often each, and the thread that does them.
 
 Left out, as no program could keep its promises then: containers or servers' directories taken away, dockerd without live-restore
-(its jobs die), outages longer than a job's deadline, a second fault of a kind while the first one lasts.
+(its jobs die), outages longer than a job's deadline, a second fault of a kind while the first one lasts, the end of the monitor
+while the supervisor that it has to end hangs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BACKEND_AWAY_S = 20.0
 _ENDED_WITHIN_S = 60.0  # a hung process
 _PATIENCE_S = 2.0
 _ROLES = ("worker", "worker", "worker", "streamer", "supervisor", "forkserver", "monitor")
+_THE_MONITORS = ("monitor", "forkserver")  # it dies with the one that has forked it
 _KILLS_THAT_COUNT = ("kill worker", "kill streamer", "kill supervisor")
 
 
@@ -66,6 +68,7 @@ class Faults:
 
     def __post_init__(self) -> None:
         self._over = threading.Event()
+        self._monitor_is_needed = False
         self._busy: dict[str, threading.Thread] = {}
         self._kinds = self._table()
         self._thread = threading.Thread(target=self._run, daemon=True, name="faults")
@@ -163,6 +166,8 @@ class Faults:
 
     def _kill(self, role: str) -> str | None:
         """One of that role; a supervisor that is being started has none yet, which is waited for a little."""
+        if self._monitor_is_needed and role in _THE_MONITORS:
+            return None
         until_s = time.monotonic() + _PATIENCE_S
         while (process := self._one(role)) is None:
             if time.monotonic() > until_s or self._over.wait(0.1):
@@ -188,7 +193,14 @@ class Faults:
         roles = [role for role in _ROLES if role != "supervisor" or self.stage.role("monitor")]
         role = self.choose.choice(roles)
         process = self._one(role)
-        if process is None or _signal(process, signal.SIGSTOP) is None:
+        self._monitor_is_needed = role == "supervisor"
+        try:
+            return None if process is None else self._until_ended(role, process)
+        finally:
+            self._monitor_is_needed = False
+
+    def _until_ended(self, role: str, process: psutil.Process) -> str | None:
+        if _signal(process, signal.SIGSTOP) is None:
             return None
         started_s = time.monotonic()
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:

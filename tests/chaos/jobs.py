@@ -1,6 +1,7 @@
 """The jobs of a chaos run: scripts of many kinds, and exactly what each will have printed. Pure.
 
-Each says first that it runs, with a number that no second run could repeat. A job on a server also adds a line to a file there.
+Each adds a line to a file outside of its place, which counts its runs whatever becomes of their output, and says first that it
+runs, with a number that no second run could repeat.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from chaos.marks import IN_CONTAINER
 
 TIMEOUT_S = 1500
 RUN = "RUN"
@@ -134,7 +137,7 @@ sys.exit({code})
 
 
 def plan(number: int, choose: random.Random, servers: int, ran: str) -> Planned:
-    """The job of that number. `ran`: the folder on the servers for what says that a job ran."""
+    """The job of that number. `ran`: the folder on the servers for what says that a job ran (in containers: `IN_CONTAINER`)."""
     name = f"j{number}"
     server = choose.randrange(servers) if servers and choose.random() < 0.5 else None
     code = choose.randint(1, 99) if choose.random() < 0.3 else 0
@@ -142,9 +145,7 @@ def plan(number: int, choose: random.Random, servers: int, ran: str) -> Planned:
     if server is None and choose.random() < 0.1:
         return _python(name, choose, code)
     parts = make(name, choose)
-    mark = f'echo "{RUN} {name} $$-$(date +%s%N)"'
-    if server is not None:
-        mark += f"; echo ran >>{ran}/{name}"
+    mark = f'echo ran >>{IN_CONTAINER if server is None else ran}/{name}; echo "{RUN} {name} $$-$(date +%s%N)"'
     script = "\n".join([mark, *(part.script for part in parts), f"exit {code}"]) + "\n"
     stdout = tuple(line for part in parts for line in part.stdout)
     stderr = tuple(line for part in parts for line in part.stderr)
@@ -153,7 +154,8 @@ def plan(number: int, choose: random.Random, servers: int, ran: str) -> Planned:
 
 def _python(name: str, choose: random.Random, code: int) -> Planned:
     count = choose.randint(5, 100)
-    script = f'import time; print("{RUN} {name}", time.time_ns(), flush=True)\n'
+    script = f'open("{IN_CONTAINER}/{name}", "a").write("ran\\n")\n'
+    script += f'import time; print("{RUN} {name}", time.time_ns(), flush=True)\n'
     script += _PYTHON.format(count=count, name=name, pause=round(choose.uniform(0.01, 0.3), 2), code=code)
     stdout = tuple(f"{name} p {i}" for i in range(count) if i % 7)
     stderr = tuple(f"{name} p {i}" for i in range(count) if not i % 7)

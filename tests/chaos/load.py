@@ -40,7 +40,7 @@ class Load(threading.Thread):
             raise
 
     def _submit(self, client: StandaloneClient) -> None:
-        job = plan(len(self.submitted) + 1, self._choose, SERVERS, str(self._stage.ran))
+        job = plan(len(self.submitted) + 1, self._choose, SERVERS, str(self._stage.ran_on_servers))
         body = self._body(job)
         while True:
             try:

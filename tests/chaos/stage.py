@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from chaos.disk import SmallDisk
+from chaos.marks import make_marks
 from chaos.proxies import RepeatingProxy, Wire
 from cronium.common.config.model import Workers
 from cronium.worker.container.spec import LABEL_INSTALLATION
@@ -75,7 +76,8 @@ class Stage:
         self._temporary = self.folder / "tmp"
         self._temporary.mkdir()
         self.log = self.folder / "supervisor.log"
-        self.engine = OwnEngine(source_engine, _IMAGES)
+        self.ran_in_containers = self.folder / "ran"
+        self.engine = OwnEngine(source_engine, _IMAGES, arguments=make_marks(self.ran_in_containers))
         self.servers = Servers(SERVERS)
         self.disk = SmallDisk(self.state / "spool")
         self.proxy = RepeatingProxy(choose)
@@ -103,9 +105,9 @@ class Stage:
             self._say("starting servers, queue, proxies")
             self.servers.__enter__()
             self._stack.callback(self._end_servers)
-            self.ran = self.servers.folder / "ran"
-            self.ran.mkdir(mode=0o777)
-            self.ran.chmod(0o777)
+            self.ran_on_servers = self.servers.folder / "ran"
+            self.ran_on_servers.mkdir(mode=0o777)
+            self.ran_on_servers.chmod(0o777)
             self._stack.callback(self.disk.unmount)
             self.disk.mount()
             self.queue.start()

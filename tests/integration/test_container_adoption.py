@@ -5,7 +5,13 @@ A worker's death is a generator that is dropped and an executor that is thrown a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +19,7 @@ import docker
 import pytest
 
 from cronium.common.errors import Reason
+from cronium.worker.container import moments
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Attempt, Log, Status
 from peers.container_world import BASH, ExecutionError, LoopControl, Told, World, until
@@ -230,18 +237,193 @@ def test_a_cancelled_job_that_is_taken_over_keeps_its_grace(host_world: World) -
     assert (told.outcome.status, told.outcome.exit_code) == ("cancelled", 5)
 
 
+@pytest.mark.parametrize("boot", ["this host's", "another host's"])
+def test_a_clock_that_was_set_makes_no_job_older(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, boot: str
+) -> None:
+    """A day forward, for us or back for the engine: its deadline is where it was."""
+    attempt = world.attempt(world.job("echo a; sleep 2; echo b; exit 9", timeout=60))
+    updates = world.updates(attempt, LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    updates.close()
+    if boot != "this host's":
+        other = tmp_path / "boot_id"
+        other.write_text("0\n")
+        monkeypatch.setattr(moments, "_BOOT_ID", other)
+    real_ns = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 24 * 3600 * 10**9)
+    told = adopt(world, attempt)
+    assert (told.stdout, told.outcome.status, told.outcome.exit_code) == (b"a\nb\n", "failed", 9)
+    assert 1000 <= told.outcome.ended_ms - told.outcome.started_ms < 60_000
+
+
+@pytest.fixture(params=["host", "exec"])
+def gated(
+    request: pytest.FixtureRequest,
+    docker_endpoint: str,
+    installation: str,
+    runner_images: object,
+    tmp_path: Path,
+    tmp_runtime_dir: Path,
+) -> Iterator[tuple[Gate, World]]:
+    gate = Gate(tmp_runtime_dir / "engine", docker_endpoint.removeprefix("unix://"))
+    world = World(f"unix://{gate.path}", installation, tmp_path, {"files": request.param})
+    yield gate, world
+    world.close()
+    gate.shut()
+
+
+def left_with_a_start_on_its_way(gate: Gate, world: World, script: str) -> Attempt:
+    """Its worker is gone, and the engine will yet carry out what that one asked for."""
+    attempt = world.attempt(world.job(script))
+    world.run("true")  # what the image can do is known
+    gate.hold(b"/start HTTP/")
+    with pytest.raises(WorkerDies):
+        list(world.updates(attempt, DiesInCall(until="start", once=gate.holds)))
+    next_worker(world)
+    return attempt
+
+
+def test_a_late_start_that_comes_before_the_removal_is_not_run_anew(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """'Created' was true when the engine was asked: never started is said only after the place was read once more."""
+    gate, world = gated
+    attempt = left_with_a_start_on_its_way(gate, world, "echo first; sleep 60")
+    control = Meanwhile("remove", lambda: runs(gate, docker_client, attempt.place), first=True)
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert control.came
+    assert (raised.value.reason, raised.value.retryable) == (Reason.PLACE_VANISHED, True)
+
+
+def test_a_late_start_that_ends_before_the_removal_is_told_from_what_it_left(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """All of it is there: output, exit code, results."""
+    gate, world = gated
+    attempt = left_with_a_start_on_its_way(gate, world, "date +%N; echo b >$CRONIUM_OUTPUT_DIR/f; exit 9")
+    said: list[bytes] = []
+    control = Meanwhile("remove", lambda: said.append(ran(gate, docker_client, attempt.place)), first=True)
+    told = world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert [told.stdout] == said
+    assert (told.outcome.status, told.outcome.exit_code) == ("failed", 9)
+    assert [file.path for file in told.outcome.results.files] == ["f"]
+
+
+def test_a_late_start_just_after_the_engine_said_created_is_gone_on_with(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """What the engine said before is not taken for the job's end."""
+    gate, world = gated
+    attempt = left_with_a_start_on_its_way(gate, world, "echo a; sleep 2; echo b; exit 9")
+    control = Meanwhile("state", lambda: runs(gate, docker_client, attempt.place))
+    told = world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert control.came
+    assert (told.stdout, told.outcome.exit_code) == (b"a\nb\n", 9)
+
+
+def test_a_volume_that_tells_of_an_earlier_container_is_believed(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """One worker removes the place after a late start, makes another and dies before it has looked."""
+    gate, world = gated
+    if world.settings.container.files != "exec":
+        pytest.skip("files on this host are read at once")
+    attempt = left_with_a_start_on_its_way(gate, world, "echo first; sleep 60")
+    control = Meanwhile("remove", lambda: runs(gate, docker_client, attempt.place), first=True, dies="fetch")
+    with pytest.raises(WorkerDies):
+        world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert docker_client.containers.get(attempt.place).status == "created"
+    next_worker(world)
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(attempt.job, adopt=True))
+    assert raised.value.reason is Reason.PLACE_VANISHED
+
+
+def test_a_volume_with_a_story_that_nobody_has_read_is_not_taken_for_our_own(
+    gated: tuple[Gate, World], docker_client: docker.DockerClient
+) -> None:
+    """The engine goes away just before the next container is made, which would have shown what the removed one has left."""
+    gate, world = gated
+    attempt = left_with_a_start_on_its_way(gate, world, "echo first; sleep 60")
+    down = ExecutionError(Reason.ENGINE_DOWN, "the connection broke")
+    happens = partial(runs, gate, docker_client, attempt.place)
+    control = Meanwhile("remove", happens, first=True, dies="create", of=down)
+    control.engine_patience = 60
+    with pytest.raises(ExecutionError) as raised:
+        world.follow(world.attempt(attempt.job, adopt=True), control)
+    assert raised.value.reason is Reason.PLACE_VANISHED
+
+
+def runs(gate: Gate, client: docker.DockerClient, place: str) -> bytes:
+    """Let the start through, and wait until the script has said something; what."""
+    gate.release()
+    until(lambda: bool(stdout_of(client, place)))
+    return stdout_of(client, place)
+
+
+def ran(gate: Gate, client: docker.DockerClient, place: str) -> bytes:
+    """The same to its end."""
+    runs(gate, client, place)
+    until(lambda: client.containers.get(place).status == "exited")
+    return stdout_of(client, place)
+
+
+def stdout_of(client: docker.DockerClient, place: str) -> bytes:
+    chunks, _ = client.api.get_archive(place, "/cronium/stdout")
+    with tarfile.open(fileobj=io.BytesIO(b"".join(chunks))) as tar:
+        member = tar.extractfile("stdout")
+        return member.read() if member is not None else b""
+
+
 class WorkerDies(BaseException):
     """The end of a worker in the middle of a call."""
 
 
 class DiesInCall(LoopControl):
-    """A worker that is killed just before the engine is asked to start the container."""
+    """A worker that is killed just before the engine is asked for something; with `once`, when that is set, in the middle."""
 
-    def __init__(self, until: str) -> None:
+    def __init__(self, until: str, once: threading.Event | None = None) -> None:
         super().__init__()
-        self._until = until
+        self._until, self._once = until, once
 
     def call(self, function: Any, timeout_s: float) -> Any:
-        if self._until in function.__code__.co_names:
-            raise WorkerDies
-        return super().call(function, timeout_s)
+        if self._until not in function.__code__.co_names:
+            return super().call(function, timeout_s)
+        if self._once is not None:
+            threading.Thread(target=in_vain, args=(function,), daemon=True).start()
+            assert self._once.wait(timeout_s)
+        raise WorkerDies
+
+
+def in_vain(function: Any) -> None:
+    with contextlib.suppress(ExecutionError):
+        function()
+
+
+class Meanwhile(LoopControl):
+    """Something happens right after the first call with `name` in it, or right before; then it may die before another call, or
+    that one may fail once (`of`)."""
+
+    def __init__(
+        self, name: str, happens: Callable[[], object], *, first: bool = False, dies: str = "", of: BaseException | None = None
+    ) -> None:
+        super().__init__()
+        self._name, self._happens, self._first = name, happens, first
+        self._dies, self._of = dies, of or WorkerDies()
+        self.came = False
+
+    def call(self, function: Any, timeout_s: float) -> Any:
+        names = (*function.__code__.co_names, function.__name__)  # a lambda that calls it, or itself
+        due = not self.came and self._name in names
+        if self.came and self._dies in names:
+            self._dies = ""
+            raise self._of
+        if due and self._first:
+            self._happens()
+        answer = super().call(function, timeout_s)
+        if due and not self._first:
+            self._happens()
+        self.came = self.came or due
+        return answer

@@ -5,6 +5,7 @@ The engine here is real; a gate before its socket is shut, which is all that a w
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import docker
 import pytest
 
 from cronium.common.errors import Reason
+from cronium.worker.container import end, rest
 from cronium.worker.container.engine import Engine
 from cronium.worker.container.executor import ContainerExecutor
 from cronium.worker.executor import Log, Progress
@@ -22,6 +24,7 @@ from peers.container_world import ExecutionError, LoopControl, Told, World
 from peers.gate import Gate
 
 T = TypeVar("T")
+OPEN_FILES = Path("/proc/self/fd")
 
 
 @pytest.fixture
@@ -232,6 +235,81 @@ def test_the_volume_of_a_place_that_was_only_half_made_is_no_sign_of_a_start(
     control.engine_patience = 60
     assert world.follow(attempt, control).stdout == b"once\n"
     world.close()
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_script_whose_end_was_heard_is_not_run_again_for_an_engine_that_stays_away(
+    gate: Gate, installation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, comes_back: bool
+) -> None:
+    """Its exit code is known. The rest of what it said is waited for, and then told as lost."""
+    world = gated(gate, installation, tmp_path, "exec")
+    world.run("true")
+    if not comes_back:
+        monkeypatch.setattr(rest, "AFTER_DEADLINE_S", -3600.0)
+        monkeypatch.setattr(rest, "AT_LEAST_S", 0.5)
+    control = AwayAtTheEnd(gate, tries=20 if comes_back else 1_000_000)
+    # Time enough to be read along with, and to hear of its end before the container's.
+    attempt = world.attempt(
+        world.job("echo a; sleep 2; head -c 20000000 /dev/urandom >$CRONIUM_OUTPUT_DIR/f; exit 9", timeout=60)
+    )
+    told = world.follow(attempt, control)
+    assert (told.outcome.status, told.outcome.exit_code, told.reason) == ("failed", 9, "script_exit")
+    if comes_back:
+        assert (told.stdout, told.gaps) == (b"a\n", [])
+        assert [file.path for file in told.outcome.results.files] == ["f"]
+        assert control.tries == 0
+        assert max(control.left_open) <= 1  # of one try
+    else:
+        assert all("lost" in gap.message for gap in told.gaps)
+        assert any("has not come back" in problem for problem in told.outcome.results.problems)
+        gate.open()
+    world.close()
+
+
+def test_an_end_that_nobody_heard_is_not_tried_again_behind_peoples_backs(
+    gate: Gate, installation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The script may have done all of its work."""
+    world = gated(gate, installation, tmp_path, "exec")
+    world.run("true")
+    for module, name, value in ((rest, "AFTER_DEADLINE_S", -3600.0), (rest, "AT_LEAST_S", 0.5), (end, "_PATIENCE_S", -3600.0)):
+        monkeypatch.setattr(module, name, value)
+    updates = world.updates(world.attempt(world.job("echo a; sleep 30", timeout=60)), LoopControl())
+    next(update for update in updates if isinstance(update, Log))
+    gate.shut()
+    with pytest.raises(ExecutionError) as raised:
+        list(updates)
+    assert (raised.value.reason, raised.value.retryable) == (Reason.ENGINE_DOWN, False)
+    gate.open()
+    world.close()
+
+
+class AwayAtTheEnd(LoopControl):
+    """The engine is away when a place's files are to be fetched, that many times."""
+
+    def __init__(self, gate: Gate, tries: int) -> None:
+        super().__init__()
+        self._gate, self.tries = gate, tries
+        self.left_open: list[int] = []
+
+    def call(self, function: Callable[[], T], timeout_s: float) -> T:
+        if function.__name__ == "fetch":
+            self.left_open.append(sum("/places/" in link for link in open_files()))
+            if self.tries and self._gate.path.exists():
+                self._gate.shut()
+            elif not (self.tries or self._gate.path.exists()):
+                self._gate.open()
+            self.tries -= bool(self.tries)
+        return super().call(function, timeout_s)
+
+    def wait(self, descriptors: tuple[int, ...], timeout_s: float) -> frozenset[int]:
+        return super().wait(descriptors, timeout_s if self._gate.path.exists() else 0.05)
+
+
+def open_files() -> Iterator[str]:
+    for descriptor in OPEN_FILES.iterdir():
+        with contextlib.suppress(OSError):  # the listing's own
+            yield str(descriptor.readlink())
 
 
 class CutOff(LoopControl):

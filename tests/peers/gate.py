@@ -1,4 +1,7 @@
-"""A gate before an engine's socket: passes everything through until it is shut, as if the engine had died."""
+"""A gate before an engine's socket: passes everything through until it is shut, as if the engine had died.
+
+It can hold one kind of request back, as an engine does that carries out later what it was asked for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,17 @@ class Gate:
         self.path, self._target = path, target
         self._pairs: list[socket.socket] = []
         self._listener: socket.socket | None = None
+        self._held = b""
+        self.holds, self._released = threading.Event(), threading.Event()
         self.open()
+
+    def hold(self, words: bytes) -> None:
+        """Requests with these words in them wait (`holds` is set when one does) until `release`, also when who asked has gone."""
+        self._held = words
+
+    def release(self) -> None:
+        self._held = b""
+        self._released.set()
 
     def open(self) -> None:
         self._listener = socket.socket(socket.AF_UNIX)
@@ -49,11 +62,13 @@ class Gate:
                 continue
             self._pairs += [near, far]
             for source, target in ((near, far), (far, near)):
-                threading.Thread(target=_pump, args=(source, target), daemon=True).start()
+                threading.Thread(target=self._pump, args=(source, target), daemon=True).start()
 
-
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := source.recv(65536):
-            target.sendall(data)
-        target.shutdown(socket.SHUT_WR)
+    def _pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if self._held and self._held in data:
+                    self.holds.set()
+                    self._released.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)

@@ -216,6 +216,8 @@ class EngineFiles:
                 stream.close()
         self._output = self._words = None
         self._cuts.clear()
+        self._fetched.clear()
+        self._keep.close()  # what an earlier try has left
         for name in ("state", "events"):
             self._add_news(name, self._fetch(name, self._caps[name]).read())
         for name in (*STREAMS, "results"):

@@ -25,15 +25,14 @@ from cronium.worker.executor import Attempt, Control, Update
 from cronium.worker.story import Story
 
 T = TypeVar("T")
-_PATIENCE_S = 300.0
-_MAX_PAUSE_S = 5.0
 CALL_SLACK_S = 5.0  # a call's own deadline is the engine's; this is for the thread around it
 
 
 @dataclass(slots=True)
 class Execution:
     """Filled in phase by phase. `container` is empty until there is one that runs this attempt; `touched` before anything of the
-    place is asked for; `unstarted` while we have asked for a place ourselves and not yet for its start.
+    place is asked for; `unstarted` while all that can be there of the place is what we have asked for ourselves, and that was not
+    yet its start.
     """
 
     attempt: Attempt
@@ -96,19 +95,6 @@ class Execution:
             raise ExecutionError(
                 Reason.ENGINE_DOWN, f"the Docker engine did not answer within {limit_s:g} s: look at its log", retryable=True
             ) from error
-
-    def ask_patiently(self, function: Callable[[], T]) -> T:
-        """The same, again and again while the engine is away, which may be restarting. Raises ExecutionError."""
-        give_up_s, pause_s = time.monotonic() + _PATIENCE_S, 0.1
-        while True:
-            try:
-                return self.ask(function)
-            except ExecutionError as error:
-                if error.reason is not Reason.ENGINE_DOWN or time.monotonic() > give_up_s:
-                    raise
-            self.engine_was_away = True
-            self.control.wait((), pause_s)
-            pause_s = min(_MAX_PAUSE_S, pause_s * 2)
 
     def open_files(self, kind: str) -> Files:
         """Open the place's files by the way that `kind` names. Raises FileNotFoundError, ExecutionError."""

@@ -13,6 +13,7 @@ from cronium.worker.container.end import End
 from cronium.worker.container.enforce import Enforcer
 from cronium.worker.container.execution import Execution, now_ms
 from cronium.worker.container.files import READ_BYTES, STREAMS, Files
+from cronium.worker.container.rest import fetch_rest
 from cronium.worker.container.watch import Watch
 from cronium.worker.executor import Gap, Status, Told, Update
 from cronium.worker.launcher import Ended, OutputLost, OutputWaits, Started, StateEvent
@@ -41,8 +42,9 @@ def follow(execution: Execution) -> Iterator[Update]:
                 if fetched:
                     break
                 if files.drained or time.monotonic() > end.known_s + _STRAGGLERS_S:
-                    execution.ask_patiently(files.fetch)
-                    fetched = True
+                    fetched = yield from fetch_rest(execution, files)
+                    if not fetched:
+                        break
                     continue
             if not over:
                 enforcer.look()

@@ -11,6 +11,7 @@ import errno
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,12 @@ class HostFiles:
         self._max_unread = max_unread_bytes
         self._caps = {"state": MAX_STATE_BYTES, **caps}
         self._step = min(_MIB, max_unread_bytes // 8)
-        self._files = {name: os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW) for name in (*WRITABLE, CREDIT)}
+        self._files: dict[str, int] = {}
+        with ExitStack() as half:  # a folder that was only half made lacks some of them
+            half.callback(self._close_files)
+            for name in (*WRITABLE, CREDIT):
+                self._files[name] = os.open(folder / name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            half.pop_all()
         self._offsets = {**dict.fromkeys(("state", "events"), 0), **{name: offsets.get(name, 0) for name in STREAMS}}
         self._punched = dict.fromkeys(STREAMS, 0)
         self._reserved = dict.fromkeys(STREAMS, _MIB)
@@ -167,6 +173,9 @@ class HostFiles:
         if self._inotify is not None:
             self._inotify.close()
             self._inotify = None
+        self._close_files()
+
+    def _close_files(self) -> None:
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()

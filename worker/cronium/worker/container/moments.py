@@ -27,3 +27,17 @@ def age_of(start_ticks: int | None, boot_id: str | None) -> float | None:
     if start_ticks is None or boot_id != _BOOT_ID.read_text(encoding="ascii").strip():
         return None
     return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def age_there(start_ticks: int | None, uptime: bytes) -> float | None:
+    """The same on another host, from what its /proc/uptime says now; None where it says nothing.
+
+    Its clock ticks are ours: Linux shows 100 in a second on every machine that an engine runs on.
+    """
+    words = uptime.split()
+    if start_ticks is None or not words:
+        return None
+    try:
+        return max(0.0, float(words[0]) - start_ticks / os.sysconf("SC_CLK_TCK"))
+    except ValueError:
+        return None

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.worker.container import images, networks, probe
-from cronium.worker.container.adoption import adopt
+from cronium.worker.container.adoption import adopt, began_before
 from cronium.worker.container.ending import conclude
 from cronium.worker.container.engine import NameTakenError
 from cronium.worker.container.engine_files import EngineFiles, empty_files, volume_mounts
@@ -61,7 +61,8 @@ def create(execution: Execution) -> Iterator[Update]:
     found = execution.found
     assert found is not None  # noqa: S101 - `prepare` comes before
     attempt, settings, engine = execution.attempt, execution.settings, execution.engine
-    execution.touched = execution.unstarted = True
+    execution.touched = True
+    execution.unstarted = execution.unstarted or not attempt.adopt
     by_exec = found.files == EngineFiles.kind
     if by_exec:
         mounts = volume_mounts(attempt.place, settings.installation)
@@ -86,6 +87,8 @@ def create(execution: Execution) -> Iterator[Update]:
             Reason.CREATE_FAILED, f"the container's name {attempt.place} stays taken: look what holds it with `docker ps -a`"
         )
     if by_exec:
+        if attempt.adopt and began_before(execution):
+            return
         execution.ask(lambda: engine.put(execution.container, FILES_DIR, empty_files()))
     if not found.workspace:
         execution.ask(lambda: engine.put(execution.container, "/", workspace_folder(settings.owner)))

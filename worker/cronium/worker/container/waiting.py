@@ -15,11 +15,11 @@ from cronium.worker.container.engine import PING_S
 from cronium.worker.container.execution import Execution, Phase, now_ms
 from cronium.worker.executor import Progress, Told, Update
 
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 2.0
-_TELL_S = 3.0  # a restart of the engine with nothing to do takes less
+TELL_S = 3.0  # a restart of the engine with nothing to do takes less
 # Beyond its deadline a launcher has ended its script by itself; so much later there is nothing to adopt any more.
-_AFTER_DEADLINE_S = 600.0
-_AT_LEAST_S = 30.0  # the engine may just be starting, as we are
+AFTER_DEADLINE_S = 600.0
+AT_LEAST_S = 30.0  # the engine may just be starting, as we are
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 2.0
 
 
 def with_patience(execution: Execution, phases: Iterable[Phase]) -> Iterator[Update]:
@@ -48,8 +48,8 @@ def _patience_s(execution: Execution) -> float:
     if not execution.attempt.adopt:
         return patience_s
     named_ms = execution.attempt.placed_ms or now_ms()
-    left_s = execution.plan.limits.timeout_s + _AFTER_DEADLINE_S - max(0, now_ms() - named_ms) / 1000
-    return max(left_s, min(patience_s, _AT_LEAST_S))
+    left_s = execution.plan.limits.timeout_s + AFTER_DEADLINE_S - max(0, now_ms() - named_ms) / 1000
+    return max(left_s, min(patience_s, AT_LEAST_S))
 
 
 def _until_there_is_a_way(execution: Execution, give_up_s: float, down: ExecutionError) -> Iterator[Update]:
@@ -70,7 +70,7 @@ def _until_there_is_a_way(execution: Execution, give_up_s: float, down: Executio
         pause_s = min(_MAX_PAUSE_S, pause_s * 2) or _FIRST_PAUSE_S
         execution.control.wait((), pause_s)
         answers = _answers(execution)
-        if not (answers or told) and time.monotonic() > away_s + _TELL_S:
+        if not (answers or told) and time.monotonic() > away_s + TELL_S:
             told = True
             yield Told(f"the job {reason}")
     if pause_s:
