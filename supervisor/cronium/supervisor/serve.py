@@ -158,6 +158,7 @@ def _rules(config: Config, installation: str) -> Rules:
         keep_done_s=jobs.keep_done,
         keep_done_jobs=jobs.keep_done_jobs,
         keep_done_bytes=jobs.keep_done_size,
+        max_results_bytes=config.container.max_results,
         retry_first_s=retry.initial_delay,
         retry_longest_s=retry.max_delay,
         connections_per_server=ssh.connection_pool.max_per_server,

@@ -77,19 +77,15 @@ class Sockets:
 
     def tell_supervisor(self, message: Message) -> None:
         """Send to the supervisor; never blocks (a full queue drops: whoever needs an answer asks again)."""
-        self._send(self._supervisor, message)
+        self.send_supervisor(pack(message))
+
+    def send_supervisor(self, frame: bytes) -> bool:
+        """The same with a message that is packed already; False when the queue is full."""
+        return _send(self._supervisor, frame)
 
     def tell_streamer(self, message: Message) -> bool:
         """Send to the streamer; False when none takes it now."""
-        return self._send(self._output, message)
-
-    @staticmethod
-    def _send(socket: zmq.Socket[bytes], message: Message) -> bool:
-        try:
-            socket.send(pack(message), zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return False
-        return True
+        return _send(self._output, pack(message))
 
     def memory_bytes(self) -> int:
         """This process's resident memory."""
@@ -146,6 +142,14 @@ class Sockets:
                     self.listener.on_new_streamer()
             elif frames[0] == self.name.encode() and isinstance(message := _message(frames[-1]), Said) and self.listener:
                 self.listener.on_said(message)
+
+
+def _send(socket: zmq.Socket[bytes], frame: bytes) -> bool:
+    try:
+        socket.send(frame, zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return False
+    return True
 
 
 def _take(socket: zmq.Socket[bytes]) -> list[bytes] | None:

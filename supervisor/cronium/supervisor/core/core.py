@@ -492,7 +492,7 @@ class Core:
             give_up_ms = event.give_up_ms if record.give_up_ms is None else min(record.give_up_ms, event.give_up_ms)
             record = record.but(begun=record.begun or event.begun, parked=event.error, give_up_ms=give_up_ms)
             if event.finished:
-                results = (record.results or Results()).then(event.results)
+                results = (record.results or Results()).then(event.results).within(self._rules.max_results_bytes)
                 record = record.but(finished=(*record.finished, *event.finished), results=results)
             record = record.but(missing=event.missing)
             if not event.touched:  # a place that never was is named anew, so that it is not missed when the server is back

@@ -34,6 +34,7 @@ class Jobs:
         self.active: dict[str, JobRecord] = {}
         self.ended: dict[str, Ended] = {}
         self.all_done = DoneJobs(rules, draft, self.ended)
+        self._rules = rules
         self._draft = draft
         self._statements = statements
         self._leases = leases
@@ -149,6 +150,7 @@ class Jobs:
         self._parking.forget(record.job_id)
         # What was over before the job was parked: its worker, if any, knows how it ended, not what it gave back.
         results = outcome.results if record.results is None else record.results.then(outcome.results)
+        results = results.within(self._rules.max_results_bytes)  # each part is, but not all together
         outcome = replace(outcome, servers=outcome.servers or record.finished, results=results)
         ended = Ended(max(record.attempt, 1), outcome)
         self.ended[record.job_id] = ended
