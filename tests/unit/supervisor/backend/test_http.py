@@ -107,8 +107,18 @@ def test_the_token_is_not_carried_to_where_a_redirect_points() -> None:
 def test_an_answer_that_is_no_json_object_is_no_success(body: bytes) -> None:
     with server(answering(200, body)) as url:
         answer = session(url).ask("GET", "/x")
-    assert answer.success is (body == b"")
+    assert answer.success is False
     assert answer.refused is False
+
+
+def test_a_204_is_a_success_without_a_word_and_a_false_success_is_none() -> None:
+    """`success: false` with a 200 says that nothing was done: to be said again."""
+    with server(answering(204, b"")) as url:
+        assert session(url).ask("POST", "/x", body={}).success
+    with server(answering(200, b'{"success": false, "error": "not now"}')) as url:
+        answer = session(url).ask("POST", "/x", body={})
+    assert (answer.success, answer.refused) == (False, False)
+    assert "not now" in answer.reason
 
 
 def test_a_backend_that_is_not_there_hangs_or_hangs_up_may_be_asked_again() -> None:
@@ -142,6 +152,26 @@ def test_an_answer_without_end_is_cut_off() -> None:
 
     with server(endless) as url:
         assert "larger" in session(url, 30).ask("GET", "/x").reason
+
+
+def test_an_answer_that_trickles_ends_with_the_patience_for_all_of_it() -> None:
+    """Each byte comes in time; a thread that waits for all of them would be gone for an hour."""
+
+    def trickles(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "10000")
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b" ")
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    began_s = time.monotonic()
+    with server(trickles) as url:
+        assert "in time" in session(url, 0.5).ask("GET", "/x").reason
+    assert time.monotonic() - began_s < 3
 
 
 @pytest.mark.parametrize("value", ["2", "0", "a date", "soon", ""])
