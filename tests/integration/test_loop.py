@@ -193,6 +193,35 @@ def scenario(_):
 """
 
 
+FLOODED = """
+import psutil, zmq
+from cronium.common.addresses import SUPERVISOR, endpoint
+
+
+def scenario(_):
+    other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    peer = zmq.Context().socket(zmq.DEALER)
+    peer.setsockopt(zmq.IDENTITY, b"worker-9")
+    peer.connect(endpoint(config.runtime_dir, SUPERVISOR))
+    large, sent = bytes(4 * 1024 * 1024), 0
+    before = psutil.Process().memory_info().rss
+    until_s = time.monotonic() + 5
+
+    def until():
+        for _ in range(20):
+            peer.send(large, copy=False)
+        return time.monotonic() >= until_s
+
+    orders.until, loop._leaving = until, False
+    assert loop._committed(do.Step((do.PutPollKey("x"),), (do.Exit(),))) == ()
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < 150 * 1024 * 1024, grown
+    other.execute("ROLLBACK")
+    peer.close(linger=0)
+"""
+
+
 def said(folder: Path, scenario: str) -> str:
     """What a program with a whole loop in it writes; it has come to its end in good order."""
     program = folder / "loop_program.py"
@@ -234,3 +263,8 @@ def test_why_the_journal_cannot_be_written_is_told_again_while_it_lasts(tmp_runt
 def test_leases_are_renewed_while_the_journal_cannot_be_written(tmp_runtime_dir: Path) -> None:
     """Promise 5: else another host would get the jobs, and run them beside us."""
     said(tmp_runtime_dir, LEASED)
+
+
+def test_what_waits_for_a_supervisor_whose_disk_is_full_stays_where_it_comes_from(tmp_runtime_dir: Path) -> None:
+    """Promise 7: ends of jobs are as large as what they gave back, and are said again while nobody settles them."""
+    said(tmp_runtime_dir, FLOODED)

@@ -92,6 +92,11 @@ class Results:
         text = f"the job's output files hold more than {max_bytes} bytes together (container.maxResults), left out: {shown}"
         return replace(self, files=tuple(kept), problems=(*self.problems, text))
 
+    def size(self) -> int:
+        """About how many bytes it is."""
+        said = len(self.script_output or b"") + len(self.variables or b"")
+        return said + sum(len(file.content) for file in self.files)
+
     def without_files(self, problem: str) -> Results:
         """The same with no files at all, and why."""
         return replace(self, files=(), problems=(*self.problems, problem))

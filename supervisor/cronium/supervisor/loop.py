@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -41,6 +42,7 @@ from cronium.supervisor.translate import OrderWithJob, event_of, message_of, mes
 _DISK_PAUSE_S = 1.0
 _TOLD_AGAIN_S = 60.0
 _LAST_TIDY_S = 0.9
+_MOST_WAITING = 16  # messages of each process, some as large as what a job gave back; further ones wait where they come from
 _MOST_BEFORE_A_LOOK = 10_000
 _log = structlog.get_logger()
 
@@ -77,6 +79,7 @@ class Loop:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a new process may take an old identity
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be delivered is told, not dropped unseen
+        self._router.setsockopt(zmq.RCVHWM, _MOST_WAITING)
         self._router.setsockopt(zmq.LINGER, 0)
         (runtime_dir / SUPERVISOR).unlink(missing_ok=True)
         self._router.bind(endpoint(runtime_dir, SUPERVISOR))
@@ -280,8 +283,10 @@ class Loop:
 
     def _carry_out(self, action: do.Action) -> None:
         match action:
-            case do.Poll() | do.Acknowledge() | do.SayStatus() | do.SayComplete() | do.RenewLease():
+            case do.Poll() | do.Acknowledge() | do.SayStatus() | do.RenewLease():
                 self._lanes.submit(action)
+            case do.SayComplete(job_id):
+                self._lanes.submit(replace(action, outcome=self._journal.ended(job_id).outcome))
             case do.DispatchTo() | do.WarmUpAt() | do.CleanUpAt():
                 self._send(*message_with_job(action, self._journal.payload(action.job_id)))
                 _log_order(action)

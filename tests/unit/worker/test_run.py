@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from cronium.common.config.model import Config
 from cronium.common.messages import AttemptEnded, Dispatch, Outcome, ResultFile, Results, Settled
 from cronium.common.wire import pack, unpack
 from cronium.supervisor.pool.settings import worker_settings
+from cronium.worker import run as run_module
 from cronium.worker.executor import Complete
 from cronium.worker.registry import Executors
 from cronium.worker.run import AttemptRun
@@ -114,3 +116,13 @@ def test_what_a_script_said_is_left_out_where_it_alone_is_too_much(tmp_path: Pat
     ((_, heard),) = ends_with(tmp_path, Results(b'"' + b"x" * MIB + b'"', True))
     assert heard.outcome.results.script_output is None
     assert len(heard.outcome.results.problems) == 1
+
+
+def test_a_large_end_is_repeated_ever_more_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 7: a supervisor whose disk is full keeps each of them in memory."""
+    monkeypatch.setattr(run_module, "_LARGE_REPEAT_S", 0.1)
+    results = Results(files=(ResultFile("x", "text/plain", bytes(2 * MIB)),))
+    heard = ends_with(tmp_path, results, settle_after_s=1.0)
+    gaps = [later - earlier for (earlier, _), (later, _) in itertools.pairwise(heard)]
+    assert len(gaps) >= 3
+    assert all(later > 1.4 * earlier for earlier, later in itertools.pairwise(gaps)), gaps

@@ -45,6 +45,8 @@ T = TypeVar("T")
 _PATIENCE_S = 10.0  # a connection that breaks is made anew meanwhile; a worker is not held for longer
 _ENGINE_PATIENCE_S = 600.0  # it comes back with a restart; until then no job that needs it could run anyway
 _REPEAT_S = 1.0  # how often what must be heard is said again
+_LARGE_BYTES = 1024 * 1024
+_LARGE_REPEAT_S, _LARGE_REPEAT_MOST_S = 15.0, 600.0
 _CLEANUP_PAUSES_S = (0.2, 1.0, 5.0, 15.0, 30.0)  # between tries to remove a place; the reaper has the rest
 _log = structlog.get_logger()
 
@@ -169,9 +171,14 @@ class AttemptRun:
         return pack(_message(self._settings.name, self._dispatch, replace(end, results=nothing)))
 
     def _say_until_settled(self, frame: bytes) -> None:
+        """A large one ever more seldom: a supervisor whose disk is full has it already, and would have it many times."""
+        large = len(frame) > _LARGE_BYTES
+        pause_s = _LARGE_REPEAT_S if large else _REPEAT_S
         while not self._settled:
-            self._sockets.send_supervisor(frame)
-            self._sockets.wait((), _REPEAT_S, lambda: self._settled)
+            sent = self._sockets.send_supervisor(frame)
+            self._sockets.wait((), pause_s if sent else _REPEAT_S, lambda: self._settled)
+            if large and sent:
+                pause_s = min(2 * pause_s, _LARGE_REPEAT_MOST_S)
 
     def _clean(self, executor: Executor) -> bool:
         """Remove the place; whether it is gone."""

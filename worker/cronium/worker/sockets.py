@@ -22,6 +22,7 @@ from cronium.worker.settings import WorkerSettings
 
 T = TypeVar("T")
 _HIGH_WATER_MARK = 64  # messages; what must not be lost is kept by the sender, never by a queue
+_MOST_FOR_SUPERVISOR = 1000
 _log = structlog.get_logger()
 
 
@@ -49,6 +50,8 @@ class Sockets:
         self._heartbeat_s = settings.heartbeat_s
         self._context = zmq.Context()
         self._supervisor = self._socket(zmq.DEALER)
+        # While the supervisor waits for its disk it reads nothing, and what is said only once is not to be dropped for beats.
+        self._supervisor.setsockopt(zmq.SNDHWM, _MOST_FOR_SUPERVISOR)
         self._supervisor.setsockopt(zmq.IDENTITY, settings.name.encode())
         self._output = self._socket(zmq.PUSH)
         # A batch must not be queued for a streamer that is dead: it would only arrive late, to be refused.

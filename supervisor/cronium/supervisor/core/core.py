@@ -558,6 +558,7 @@ class Core:
         active = sum(1 for record in self._jobs.in_state(*ACTIVE) if record.waits_for is None)
         # Not while too many jobs wait for their server, or too many reports for a backend that takes none.
         allowed = not self._draining and len(self._jobs.active) < self._rules.most_jobs
+        allowed = allowed and self._jobs.owed_bytes() < self._rules.most_owed_bytes
         self._polls.ask(self._rules.max_concurrent - active, now, allowed=allowed)
         self._jobs.prune(now)
         if self._draining and not self._jobs.active and not self._crew.busy():

@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a journal held at start. Payloads are asked for one by one."""
+    """What a journal held at start. Payloads, and what jobs gave back, are asked for one by one."""
 
     records: tuple[JobRecord, ...]
     ended: dict[str, Ended]
@@ -79,7 +79,7 @@ class Journal:
                 bad[row[0]] = _reason(error)
         for job_id, sealed in self._db.execute("SELECT job_id, sealed FROM outcome"):
             try:
-                ended[job_id] = ended_of(job_id, sealed, self._seal)
+                ended[job_id] = ended_of(job_id, sealed, self._seal).without_results()
             except (SealError, *UNREADABLE) as error:
                 bad[job_id] = _reason(error)
         for job_id, sealed in self._db.execute("SELECT job_id, sealed FROM payload"):
@@ -98,6 +98,13 @@ class Journal:
         if row is None:
             raise JournalError(f"job {job_id} is not in the journal")
         return b"" if row[0] is None else self._seal.open(row[0], f"job {job_id}")
+
+    def ended(self, job_id: str) -> Ended:
+        """How a job ended, with what it gave back. Raises JournalError when it is not known."""
+        row = self._db.execute("SELECT sealed FROM outcome WHERE job_id = ?", (job_id,)).fetchone()
+        if row is None:
+            raise JournalError(f"how job {job_id} ended is not in the journal")
+        return ended_of(job_id, row[0], self._seal)
 
     def commit(self, writes: Iterable[do.Write]) -> None:
         """Write all of a step or nothing of it. The step must not be acted on when it raises.
