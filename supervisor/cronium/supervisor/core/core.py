@@ -314,7 +314,7 @@ class Core:
         if kind == "acknowledge":
             self._acknowledged(record, event, now)
         elif kind == "complete":
-            self._jobs.done(record, now)
+            self._jobs.done(record, now, taken=True)
             return
         self._obey(event.job_id, event.next_action, now)
 

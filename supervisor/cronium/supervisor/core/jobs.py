@@ -161,16 +161,19 @@ class Jobs:
         self.put(record.but(state=JobState.ENDED, waits_for=None, owed_ms=now.unix_ms, **_NOT_PARKED))
         self._draft.writes.append(do.PutEnded(record.job_id, ended))
 
-    def done(self, record: JobRecord, now: Now) -> None:
-        """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
+    def done(self, record: JobRecord, now: Now, *, taken: bool = False) -> None:
+        """Nothing more is owed for this job. Once its report was `taken`, only how it ended is kept, else also what it gave
+        back: it may be delivered again.
+        """
         self._parking.forget(record.job_id)
         if (before := self.active.pop(record.job_id, None)) is not None:
             del self._by_state[before.state][record.job_id]
         record = record.but(state=JobState.DONE, done_ms=now.unix_ms, owed_ms=0, lease=None, **_NOT_PARKED)
         if ended := self.ended.get(record.job_id):
-            ended = Ended(ended.attempt, ended.outcome)
-            self.ended[record.job_id] = ended
-            self._draft.writes.append(do.PutEnded(record.job_id, ended))
+            if taken:
+                ended = Ended(ended.attempt, ended.outcome)
+                self.ended[record.job_id] = ended
+                self._draft.writes.append(do.PutEnded(record.job_id, ended))
             self._finished[ended.outcome.status] += 1
         self.put(record.but(waits_for=None))
         self._statements.forget(record.job_id)

@@ -360,3 +360,23 @@ def test_no_job_is_asked_for_while_much_of_what_jobs_gave_back_waits_for_the_bac
     driver.give(on.SummaryHeard(summary()))
     driver.take(driver.one(do.SayComplete))
     driver.one(do.Poll)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_a_job_gave_back_stays_until_its_report_is_taken_though_it_was_refused(gone: bool) -> None:
+    """The backend may bring the job again: its report then has all that belongs to it."""
+    driver = Driver()
+    given = Results(files=(ResultFile("x", "text/plain", b"1"),))
+    driver.end(driver.run(), replace(outcome(), results=given))
+    driver.give(on.SummaryHeard(summary()))
+    driver.give(on.Refused("a", driver.one(do.SayComplete).key, "no", gone=gone))
+    assert driver.state() is JobState.DONE
+    assert driver.ended["a"].outcome.results == given
+    driver.give(on.WorkerIsIdle("worker-1", "a", 1, 0, True))
+    driver.tick(40)
+    driver.deliver("a")
+    driver.take(driver.one(do.Acknowledge))
+    driver.give(on.SummaryHeard(summary()))
+    assert driver.ended["a"].outcome.results == given
+    driver.take(driver.one(do.SayComplete))
+    assert driver.ended["a"].outcome.results == Results()
