@@ -99,7 +99,7 @@ class Loop:
 
     def run(self) -> int:
         """Until the core says Exit or a person insists; the process's exit code."""
-        self._handle(on.Tick())
+        self._handle(on.Looked(()))  # by what this first step waits for its disk, the next look comes late
         while not self._leaving:
             ready = dict(self._poller.poll(self._pause_ms()))
             self._pulse.round(time.monotonic(), self._status)

@@ -387,7 +387,10 @@ class Core:
             self._jobs.done(record.without_place(), now)
 
     def _looked(self, awake: tuple[str, ...], now: on.Now) -> None:
-        """End who hangs; what follows from the death is that of any other."""
+        """End who hangs, or is overdue; what follows from the death is that of any other."""
+        late_s = self._vitals.late_s(now.mono_s)
+        self._crew.end_overdue(now, late_s)
+        self._roles.end_overdue(now, late_s)
         for hung in self._vitals.looked(awake, now.mono_s):
             kind = hung.name if hung.name in self._roles else WORKER
             reason = f"no progress for {hung.silent_s:.1f} s"

@@ -132,15 +132,25 @@ class Crew:
         self._change(name, tidying=True, tidied_s=now.mono_s, due_s=now.mono_s + within_s)
         self._draft.actions.append(do.TidyAt(name, starting))
 
-    def keep(self, wanted: int, now: Now, *, may_start: bool) -> None:
-        """End those that are overdue, and have as many as are wanted. After failed starts, one at a time."""
-        for worker in self:
+    def end_overdue(self, now: Now, late_s: float) -> None:
+        """In a look (`Vitals`), so that everybody was heard: end those that have not done in time what they were to do.
+
+        `late_s`: for so long nobody could be heard, and everybody gets it back.
+        """
+        for known in self:
+            worker = known
+            if late_s:
+                self._change(known.name, due_s=known.due_s + late_s)
+                worker = self._workers[known.name]
             if now.mono_s > worker.due_s:
                 missed = "did not come back from tidying"
                 if not worker.ready or worker.retiring:
                     missed = "did not leave" if worker.ready else "was not ready"
                 self._draft.actions.append(do.KillWorker(worker.name, f"{missed} in time"))
                 self._change(worker.name, due_s=now.mono_s + self._rules.worker_start_s)
+
+    def keep(self, wanted: int, now: Now, *, may_start: bool) -> None:
+        """Have as many as are wanted. After failed starts, one at a time."""
         if not may_start or now.mono_s < self._start_at_s:
             return
         if self._start_failures and any(not worker.ready for worker in self):

@@ -481,9 +481,9 @@ def test_a_worker_is_recycled_and_one_that_does_not_leave_is_ended() -> None:
     assert driver.one(do.StopWorkerProcess).worker == order.worker
     assert len(driver.wanted(do.StartWorker)) == 1
     driver.ready(driver.one(do.StartWorker).name)
-    driver.tick(11)
+    driver.look(11)
     assert driver.one(do.KillWorker).worker == order.worker
-    driver.tick(1)
+    driver.look(1)
     assert not driver.wanted(do.KillWorker), "once is enough for a while"
 
 
@@ -500,7 +500,7 @@ def test_a_worker_that_does_not_become_ready_is_ended_and_starts_are_tried_one_b
     driver.tick()
     names = [action.name for action in driver.wanted(do.StartWorker)]
     assert len(names) == 3
-    driver.tick(11)
+    driver.look(11)
     assert [action.worker for action in driver.wanted(do.KillWorker)] == names
     for name in names:
         driver.give(on.WorkerDied(name, "was not ready"))
@@ -509,6 +509,23 @@ def test_a_worker_that_does_not_become_ready_is_ended_and_starts_are_tried_one_b
         driver.tick(0.1)
         started += len(driver.wanted(do.StartWorker))
     assert started == 1
+
+
+def test_workers_whose_readiness_waits_to_be_heard_are_not_ended_for_our_own_absence() -> None:
+    """The loop stood still (the journal's disk was full, or it was stopped itself): what they said meanwhile is read first."""
+    driver = Driver(hung_after_s=30.0)
+    driver.tick()
+    names = [action.name for action in driver.wanted(do.StartWorker)]
+    driver.look(2)
+    driver.give(on.PollFailed("none", ""), after_s=3600)
+    assert not driver.wanted(do.KillWorker)
+    driver.ready(names[0])
+    driver.give(on.Looked(driver.core.mute()))
+    assert not driver.wanted(do.KillWorker), "and whoever was not heard yet has all the rest of the time again"
+    driver.look(7)
+    assert not driver.wanted(do.KillWorker)
+    driver.look(4)
+    assert [action.worker for action in driver.wanted(do.KillWorker)] == names[1:]
 
 
 def test_places_without_a_worker_get_one_each_also_when_fewer_jobs_are_allowed_now() -> None:
@@ -583,7 +600,7 @@ def test_a_worker_that_tidies_gets_no_job_and_is_ended_when_it_does_not_come_bac
     assert not driver.wanted(do.DispatchTo)
     driver.give(on.WorkerSaw(worker, ("left behind",)))
     assert driver.one(do.RemoveAt).places == ("left behind",)
-    driver.tick(301)
+    driver.look(301)
     assert driver.one(do.KillWorker).worker == worker
     driver.give(on.WorkerHasTidied(worker))
     assert driver.one(do.DispatchTo).worker == worker
