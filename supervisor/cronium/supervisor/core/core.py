@@ -246,7 +246,7 @@ class Core:
                 nobodys = (p for p in places if p not in known and p.rpartition(".")[0] not in known)
                 self._draft.actions.append(do.RemoveAt(name, tuple(nobodys)))
             case on.WorkerHasTidied(name):
-                self._crew.tidied(name)
+                self._crew.has_looked(name, now)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
@@ -551,9 +551,10 @@ class Core:
         self._breakers.tick(now)
         self._servers.tick(now)
         self._wake_waiting(now)
+        self._crew.tidy(now, before_jobs=True)
         self._dispatch(now)
         self._clean_up(now)
-        self._crew.tidy(now)
+        self._crew.tidy(now, before_jobs=False)
         self._roles.keep(now)
         self._crew.keep(self._wanted_workers(), now, may_start=self._roles.can_fork())
         self._leases.renew(self._jobs.active.values(), now)

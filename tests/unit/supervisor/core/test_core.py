@@ -604,3 +604,23 @@ def test_a_worker_that_tidies_gets_no_job_and_is_ended_when_it_does_not_come_bac
     assert driver.one(do.KillWorker).worker == worker
     driver.give(on.WorkerHasTidied(worker))
     assert driver.one(do.DispatchTo).worker == worker
+
+
+def test_the_reaper_gets_its_turn_also_where_jobs_never_let_a_worker_be_idle() -> None:
+    """Promise 8. With no spare worker and a full queue the next job took each worker at once."""
+    driver = Driver(max_concurrent=1, spare_workers=0, tidy_interval_s=30.0)
+    order = driver.run("job-0")
+    looks: list[float] = []
+    for number in range(1, 30):
+        driver.end(order)
+        driver.bring(f"job-{number}")
+        driver.now_s += 10
+        driver.idle(order)
+        if tidies := driver.wanted(do.TidyAt):
+            assert not driver.wanted(do.DispatchTo)
+            looks.append(driver.now_s)
+            driver.give(on.WorkerHasTidied(tidies[0].worker))
+        order = driver.one(do.DispatchTo)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    assert len(looks) >= 3
+    assert all(60 <= gap <= 70 for gap in gaps), gaps
