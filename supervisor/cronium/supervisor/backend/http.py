@@ -8,6 +8,7 @@ backend itself has said, in a JSON object (or a 204), not whatever answers in it
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 import uuid
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _CONNECT_S = 5.0
 _MAYBE_LATER = frozenset({401, 408, 409, 425, 429})
+_ID = re.compile("^/jobs/[^/]+/")
 _ALREADY = "RESOURCE_ALREADY_PROCESSED"
 _log = structlog.get_logger()
 
@@ -109,6 +111,7 @@ class BackendSession:
                 allow_redirects=False,  # the token is for this backend only
                 stream=True,
             ) as response:
+                self._warn_of_sunset(response, f"{method} {_ID.sub('/jobs/{id}/', path)}")
                 return self._read(response, deadline_s)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             return Answer(0, reason=f"{type(error).__name__}: {_short(str(error))}")
@@ -125,7 +128,6 @@ class BackendSession:
                 return Answer(0, reason=f"the answer is larger than {self._max_answer_bytes} bytes")
             if time.monotonic() > deadline_s:
                 return Answer(0, reason="the answer did not end in time")
-        self._warn_of_sunset(response)
         status, retry_after_s = response.status_code, _retry_after(response.headers.get("Retry-After"))
         try:
             body = {} if status == 204 else orjson.loads(bytes(content))  # RFC 9110, 15.3.5: it has none
@@ -145,12 +147,12 @@ class BackendSession:
         text = error.get("message", "") if isinstance(error, dict) else error or ""
         return Answer(status, body, f"HTTP {status} {answer.code} {_short(str(text))}".strip(), retry_after_s)
 
-    def _warn_of_sunset(self, response: requests.Response) -> None:
+    def _warn_of_sunset(self, response: requests.Response, route: str) -> None:
+        """Once for each route, whatever job it was asked for."""
         sunset = response.headers.get("Sunset")
-        path = response.url.split("?")[0]
-        if sunset and path not in self._warned:
-            self._warned.add(path)
-            _log.warning("the backend will drop this route", url=path, sunset=sunset, link=response.headers.get("Link"))
+        if sunset and route not in self._warned:
+            self._warned.add(route)
+            _log.warning("the backend will drop this route", route=route, sunset=sunset, link=response.headers.get("Link"))
 
 
 def _retry_after(value: str | None) -> float | None:
