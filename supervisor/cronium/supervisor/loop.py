@@ -30,7 +30,7 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER
-from cronium.supervisor.journal import Journal, advice
+from cronium.supervisor.journal import Journal, JournalError, advice
 from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.forks import Started
 from cronium.supervisor.pool.staff import Staff
@@ -285,11 +285,10 @@ class Loop:
         match action:
             case do.Poll() | do.Acknowledge() | do.SayStatus() | do.RenewLease():
                 self._lanes.submit(action)
-            case do.SayComplete(job_id):
-                self._lanes.submit(replace(action, outcome=self._journal.ended(job_id).outcome))
+            case do.SayComplete():
+                self._complete(action)
             case do.DispatchTo() | do.WarmUpAt() | do.CleanUpAt():
-                self._send(*message_with_job(action, self._journal.payload(action.job_id)))
-                _log_order(action)
+                self._order(action)
             case do.StartWorker(name, number):
                 self._staff.start_worker(name, number)
             case do.StartRole(role):
@@ -310,6 +309,29 @@ class Loop:
                 self._leaving, self._exit_code = True, code
             case _:
                 self._send(*message_of(action))
+
+    def _complete(self, action: do.SayComplete) -> None:
+        """Report it, with what the job gave back. Where that cannot be read it is tried again, as when a backend is away."""
+        try:
+            outcome = self._journal.ended(action.job_id).outcome
+        except JournalError as error:
+            self._later.append(on.Unanswered(action.job_id, action.key, str(error)))
+        else:
+            self._lanes.submit(replace(action, outcome=outcome))
+
+    def _order(self, action: OrderWithJob) -> None:
+        """Send the order, with its job. Of one that cannot be read the worker is ended, so that the job goes the way of any whose
+        worker is lost: on with another one, and after some of them to its end.
+        """
+        try:
+            payload = self._journal.payload(action.job_id)
+        except JournalError as error:
+            _log.error("a job cannot be read, others go on: check the disk", job_id=action.job_id, error=str(error))
+            if isinstance(action, do.DispatchTo):
+                self._staff.kill(action.worker)
+        else:
+            self._send(*message_with_job(action, payload))
+            _log_order(action)
 
     def _busy(self) -> int:
         return sum(1 for worker in self._core.workers() if worker.job_id is not None)
