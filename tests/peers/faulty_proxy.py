@@ -1,6 +1,7 @@
 """An HTTP proxy before a backend that does to requests what networks, load balancers and bad releases do. In threads of the test.
 
-`plan` is asked about each request and names a fault, or None. Everything that passed is kept, with what was answered.
+`plan` is asked about each request and names a fault, or None. Everything that passed is kept, with what was answered. `refuse`
+names a status with which the backend itself refuses a request, without carrying it out.
 """
 
 from __future__ import annotations
@@ -56,6 +57,7 @@ class FaultyProxy:
     """`start` names the backend; `url` is to be used instead of it. `refuses`: the ends of paths that are answered 400."""
 
     plan: Callable[[str, str], Fault | None] = lambda method, path: None
+    refuse: Callable[[str, str], int | None] = lambda method, path: None
     exchanges: list[Exchange] = field(default_factory=list)
     refuses: tuple[str, ...] = ()
     port: int = 0
@@ -112,6 +114,10 @@ class FaultyProxy:
         if path == FINE:
             self._note(request, None, 200, {})
             self._answer(request, 200, b'{"success": true, "jobs": [], "metadata": {}}')
+            return
+        if (status := self.refuse(request.command, path)) is not None:
+            self._note(request, None, status, {})
+            self._answer(request, status, json.dumps({"error": {"code": "REFUSED", "message": "on purpose"}}).encode())
             return
         with self._lock:
             fault = self.plan(request.command, path)
