@@ -22,7 +22,7 @@ import pytest
 import zmq
 
 from cronium.common.addresses import POSITIONS, SUPERVISOR, WELCOME, endpoint
-from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer, StreamerReady
+from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer, StreamerBeat, StreamerReady
 from cronium.supervisor.streamer.settings import StreamerSettings
 from peers.faulty_proxy import Fault, FaultyProxy
 from peers.line_worker import LineWorker, line_of
@@ -274,6 +274,21 @@ def test_lines_go_by_http_while_the_socket_stays_away_and_over_it_when_it_is_bac
     world.assert_all(more)
     assert len(world.peer.posts) == posts
     assert world.peer.ids, "what came later came over the socket"
+
+
+def test_a_streamer_beats_while_it_reads_its_spool(world: World) -> None:
+    """One that reads a long spool was taken for one that does not come up, and ended, again and again."""
+    host = world.start(listening=False, heartbeat_s=0.001)
+    world.worker("job-1", 20_000, fresh=True, lines_a_batch=10).run()
+    host.kill()
+    time.sleep(0.2)  # what the old one has said is heard
+    count = len(host.heard)
+    world.start_again()
+    again = host.heard[count:]
+    ready = next(index for index, message in enumerate(again) if isinstance(message, StreamerReady))
+    beats = [message.progress for message in again[:ready] if isinstance(message, StreamerBeat)]
+    assert len(beats) > 3
+    assert beats == sorted(beats)
 
 
 def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) -> None:

@@ -17,7 +17,7 @@ from cronium.supervisor.core.rules import Rules
 
 FORKSERVER, STREAMER, MONITOR, QUEUE = "forkserver", "streamer", "monitor", "standalone queue"
 _FORKED = frozenset({STREAMER, MONITOR})
-_FIRST_BEAT_S = 300.0  # a streamer reads its whole spool first
+_FIRST_BEAT_S = 300.0  # a streamer reads its whole spool first, and beats while it does
 
 
 @dataclass(slots=True)
