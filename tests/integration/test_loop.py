@@ -193,6 +193,55 @@ def scenario(_):
 """
 
 
+FLOODED = """
+import psutil, zmq
+from cronium.common.addresses import SUPERVISOR, endpoint
+
+
+def scenario(_):
+    other = sqlite3.connect(config.state_dir / "journal.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    peer = zmq.Context().socket(zmq.DEALER)
+    peer.setsockopt(zmq.IDENTITY, b"worker-9")
+    peer.connect(endpoint(config.runtime_dir, SUPERVISOR))
+    large, sent = bytes(4 * 1024 * 1024), 0
+    before = psutil.Process().memory_info().rss
+    until_s = time.monotonic() + 5
+
+    def until():
+        for _ in range(20):
+            peer.send(large, copy=False)
+        return time.monotonic() >= until_s
+
+    orders.until, loop._leaving = until, False
+    assert loop._committed(do.Step((do.PutPollKey("x"),), (do.Exit(),))) == ()
+    grown = psutil.Process().memory_info().rss - before
+    assert grown < 150 * 1024 * 1024, grown
+    other.execute("ROLLBACK")
+    peer.close(linger=0)
+"""
+
+
+UNREADABLE = """
+from cronium.supervisor.core.state import JobRecord, JobState
+
+
+def scenario(_):
+    now_ms = time.time_ns() // 10**6
+    job = b'{"id": "b", "execution": {"target": {"type": "local"}, "script": {"type": "bash", "content": "true"}}}'
+    records = [JobRecord(name, 5, now_ms, now_ms, JobState.READY, acknowledged=True) for name in "ab"]
+    journal.commit([do.PutJob(record, job) for record in records])
+    journal._db.execute("UPDATE payload SET sealed = x'00' WHERE job_id = 'a'")
+    core.restore(records, {}, None, now_ms)
+    run(lambda: core.job("a").state is JobState.ENDED and core.job("b").state is JobState.RUNNING)
+    assert journal.ended("a").outcome.error.reason == "worker_lost"
+    journal._db.execute("UPDATE outcome SET sealed = x'00' WHERE job_id = 'a'")
+    orders.rounds = 0
+    loop._carry_out(do.SayComplete("a", "key", 1, 1, None, None))
+    run(lambda: orders.rounds >= 4)
+"""
+
+
 def said(folder: Path, scenario: str) -> str:
     """What a program with a whole loop in it writes; it has come to its end in good order."""
     program = folder / "loop_program.py"
@@ -234,3 +283,15 @@ def test_why_the_journal_cannot_be_written_is_told_again_while_it_lasts(tmp_runt
 def test_leases_are_renewed_while_the_journal_cannot_be_written(tmp_runtime_dir: Path) -> None:
     """Promise 5: else another host would get the jobs, and run them beside us."""
     said(tmp_runtime_dir, LEASED)
+
+
+def test_what_waits_for_a_supervisor_whose_disk_is_full_stays_where_it_comes_from(tmp_runtime_dir: Path) -> None:
+    """Promise 7: ends of jobs are as large as what they gave back, and are said again while nobody settles them."""
+    said(tmp_runtime_dir, FLOODED)
+
+
+def test_a_job_that_cannot_be_read_from_the_journal_ends_and_others_go_on(tmp_runtime_dir: Path) -> None:
+    """A sector that has gone bad while we run ended the supervisor, and the next one at the same job."""
+    log = said(tmp_runtime_dir, UNREADABLE)
+    assert "a job cannot be read, others go on: check the disk" in log
+    assert "job a cannot be read from the journal" in log

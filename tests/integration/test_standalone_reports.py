@@ -5,15 +5,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
+from cronium.common.config.model import Config
+from cronium.common.messages import Outcome, Position, ResultFile, Results, Summary
 from cronium.supervisor.backend.contract import ContractBackend
 from cronium.supervisor.backend.http import BackendSession
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
+from cronium.supervisor.serve import _largest_report_bytes
 from cronium.supervisor.standalone.client import StandaloneError
 from peers.standalone_queue import Queue, eventually, lines, running_queue
 
@@ -218,3 +222,38 @@ def test_an_idle_job_can_be_waited_for(queue: Queue) -> None:
         waiting.join()
         assert ended[0]["status"] == "completed"
         eventually(lambda: client.jobs(status=["completed"])[0].id == job_id, "it is in the list")
+
+
+def test_files_that_are_too_much_for_the_backend_are_left_out_of_the_report_and_that_is_told(tmp_path: Path) -> None:
+    """Promise 2: a report that is refused for its size alone was set aside, and nobody heard how the job had ended."""
+    with running_queue(tmp_path, max_body_bytes=1_000_000) as queue:
+        job_id, name = queue.submit(), "orchestrator-1"
+        queue.orchestrator(name).take(job_id)
+        backend = ContractBackend(BackendSession(queue.ready["apiUrl"], queue.token, name, 20), name, ())
+        files = (ResultFile("large", "text/plain", bytes(20_000_000)),)
+        outcome = Outcome("completed", 0, None, 1, 2, Results(b'"said"', files=files, problems=("told before",)))
+        last = Summary(job_id, 1, Position(), 1, b"", b"", truncated=False)
+        answer = backend.complete(do.SayComplete(job_id, "key", 1, 1, outcome, last))
+        assert isinstance(answer, on.Taken), answer
+        report = queue.job(job_id)["report"]
+        assert report["scriptOutput"] == "said"
+        assert "artifacts" not in report or "files" not in report["artifacts"]
+        before, told = report["resultProblems"]
+        assert before == "told before"
+        assert "413" in told
+
+
+def test_our_own_queue_takes_a_report_of_all_that_a_job_may_give_back(tmp_path: Path) -> None:
+    """With the configuration as it comes: files travel as base64, a third larger than they are."""
+    config = Config.model_validate({"state_dir": tmp_path, "runtime_dir": tmp_path})
+    with running_queue(tmp_path, max_body_bytes=_largest_report_bytes(config)) as queue:
+        job_id, name = queue.submit(), "orchestrator-1"
+        queue.orchestrator(name).take(job_id)
+        backend = ContractBackend(BackendSession(queue.ready["apiUrl"], queue.token, name, 60), name, ())
+        files = (ResultFile("large", "text/plain", bytes(config.container.max_results)),)
+        output = b"\0" * 1024 * 1024
+        outcome = Outcome("completed", 0, None, 1, 2, Results(b'"said"', files=files))
+        last = Summary(job_id, 1, Position(), 1, output, output, truncated=True)
+        assert isinstance(backend.complete(do.SayComplete(job_id, "key", 1, 1, outcome, last)), on.Taken)
+        (file,) = queue.job(job_id)["report"]["artifacts"]["files"]
+        assert file["size"] == config.container.max_results

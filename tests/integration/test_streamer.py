@@ -22,8 +22,9 @@ import pytest
 import zmq
 
 from cronium.common.addresses import POSITIONS, SUPERVISOR, WELCOME, endpoint
-from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer, StreamerReady
+from cronium.common.messages import Announce, CancelHeard, Forget, Notice, StopStreamer, StreamerBeat, StreamerReady
 from cronium.supervisor.streamer.settings import StreamerSettings
+from peers.faulty_proxy import Fault, FaultyProxy
 from peers.line_worker import LineWorker, line_of
 from peers.log_peer import TOKEN, LogPeer
 from peers.standalone_queue import running_queue
@@ -275,6 +276,21 @@ def test_lines_go_by_http_while_the_socket_stays_away_and_over_it_when_it_is_bac
     assert world.peer.ids, "what came later came over the socket"
 
 
+def test_a_streamer_beats_while_it_reads_its_spool(world: World) -> None:
+    """One that reads a long spool was taken for one that does not come up, and ended, again and again."""
+    host = world.start(listening=False, heartbeat_s=0.001)
+    world.worker("job-1", 20_000, fresh=True, lines_a_batch=10).run()
+    host.kill()
+    time.sleep(0.2)  # what the old one has said is heard
+    count = len(host.heard)
+    world.start_again()
+    again = host.heard[count:]
+    ready = next(index for index, message in enumerate(again) if isinstance(message, StreamerReady))
+    beats = [message.progress for message in again[:ready] if isinstance(message, StreamerBeat)]
+    assert len(beats) > 3
+    assert beats == sorted(beats)
+
+
 def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) -> None:
     world.peer.start_http()
     world.peer.http_status, world.peer.http_headers = 429, {"Retry-After": "1"}
@@ -288,6 +304,22 @@ def test_http_waits_when_told_to_and_sets_aside_what_is_refused(world: World) ->
     host.wait_for(lambda: (beat := host.last_beat()) and beat.lines_refused > 0)
     world.peer.wait_for(lambda: world.arrived("job-1") == 950)
     assert not set(range(101, 151)) & set(world.peer.lines["job-1"]), "only the batch with the bad line"
+
+
+@pytest.mark.parametrize("fault", [Fault.REDIRECT, Fault.HTML_200, Fault.NO_SUCCESS], ids=lambda one: one.name)
+def test_what_answers_in_the_backends_place_has_taken_no_line(world: World, fault: Fault) -> None:
+    """Promise 4: the spool forgets only what the backend itself has taken, not what a portal or a proxy says."""
+    world.peer.start_http()
+    faults = [fault, fault]
+    proxy = FaultyProxy(lambda method, path: faults.pop() if faults else None).start(world.peer.http_url)
+    try:
+        world.start(listening=False, fallback_after_s=0.1, http_url=proxy.url)
+        worker = world.worker("job-1", 1000, fresh=True)
+        worker.run()
+        world.assert_all(worker)
+    finally:
+        proxy.stop()
+    assert proxy.count(fault) == 2
 
 
 def test_a_rate_limit_holds_one_job_and_not_the_other(world: World) -> None:

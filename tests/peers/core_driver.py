@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeVar
 
 from cronium.common.errors import ExecutionError, Reason
@@ -104,6 +105,14 @@ class Driver:
     def state(self, job_id: str = "a") -> JobState:
         """Where a job is, as the journal has it."""
         return self.records[job_id].state
+
+    def look(self, after_s: float = 1.0) -> None:
+        """The loop looks after everybody each second; what it wants done in all of that is in `actions`."""
+        wanted: list[do.Action] = []
+        for _ in range(math.ceil(after_s)):
+            self.give(on.Looked(self.core.mute()), after_s=1.0)
+            wanted += self.actions
+        self.actions = wanted
 
     # --- usual ways --------------------------------------------------------------------------------------------------
 

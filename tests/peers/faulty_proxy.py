@@ -1,6 +1,7 @@
 """An HTTP proxy before a backend that does to requests what networks, load balancers and bad releases do. In threads of the test.
 
-`plan` is asked about each request and names a fault, or None. Everything that passed is kept, with what was answered.
+`plan` is asked about each request and names a fault, or None. Everything that passed is kept, with what was answered. `refuse`
+names a status with which the backend itself refuses a request, without carrying it out.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 HANG_S = 4.0
+FINE = "/fine"  # where redirects point
 _BACKEND_TIMEOUT_S = 90
 _HOP_BY_HOP = frozenset({"connection", "transfer-encoding", "content-length", "server", "date"})
 
@@ -33,6 +35,9 @@ class Fault(Enum):
     CUT_INSIDE = "carried out, the answer cut in its middle"
     GARBAGE = "carried out, answered with what is no JSON"
     HTML_502 = "carried out, answered by a load balancer's page"
+    HTML_200 = "a page that greets with 200, not carried out"
+    REDIRECT = "sent elsewhere, where everything is fine; not carried out"
+    NO_SUCCESS = "answered 200 and that it was no success, not carried out"
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class FaultyProxy:
     """`start` names the backend; `url` is to be used instead of it. `refuses`: the ends of paths that are answered 400."""
 
     plan: Callable[[str, str], Fault | None] = lambda method, path: None
+    refuse: Callable[[str, str], int | None] = lambda method, path: None
     exchanges: list[Exchange] = field(default_factory=list)
     refuses: tuple[str, ...] = ()
     port: int = 0
@@ -105,6 +111,14 @@ class FaultyProxy:
     def _handle(self, request: http.server.BaseHTTPRequestHandler) -> None:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         path = urlsplit(request.path).path
+        if path == FINE:
+            self._note(request, None, 200, {})
+            self._answer(request, 200, b'{"success": true, "jobs": [], "metadata": {}}')
+            return
+        if (status := self.refuse(request.command, path)) is not None:
+            self._note(request, None, status, {})
+            self._answer(request, status, json.dumps({"error": {"code": "REFUSED", "message": "on purpose"}}).encode())
+            return
         with self._lock:
             fault = self.plan(request.command, path)
         if self._server is None:
@@ -124,6 +138,15 @@ class FaultyProxy:
                 self._note(request, fault, 429, {})
                 error = {"error": {"code": "RATE_LIMIT_EXCEEDED", "message": "on purpose"}}
                 self._answer(request, 429, json.dumps(error).encode(), {"Retry-After": "1"})
+            case Fault.HTML_200:
+                self._note(request, fault, 200, {})
+                self._answer(request, 200, b"<html><h1>Welcome</h1></html>", {"Content-Type": "text/html"})
+            case Fault.REDIRECT:
+                self._note(request, fault, 302, {})
+                self._answer(request, 302, b"{}", {"Location": f"http://127.0.0.1:{self.port}{FINE}"})
+            case Fault.NO_SUCCESS:
+                self._note(request, fault, 200, {})
+                self._answer(request, 200, b'{"success": false}')
             case Fault.CUT_BEFORE:
                 self._note(request, fault, 0, {})
                 self._cut(request)

@@ -198,6 +198,9 @@ class Checks:
                 assert journal.payloads[job_id], "nothing is left that tells how to get there"
                 assert worker in self._ready
                 assert worker not in self._busy
+            case do.KillWorker(worker, reason) if "not ready" in reason:
+                asked = self._world.fleet.workers[worker]
+                assert not (asked.says_ready and asked.goes_on()), f"{worker} was ready in time, and is ended as nobody heard it"
             case do.ReleaseAt(worker):
                 assert worker in self._ready
             case do.SettleAt(_, job_id, generation):

@@ -61,6 +61,7 @@ class SimWorker:
     dialing: set[str] = field(default_factory=set)
     slots: dict[str, str] = field(default_factory=dict)
     parks: on.AttemptParked | None = None
+    says_ready: bool = False
     inbox: deque[Callable[[], None]] = field(default_factory=deque)
     now_s: Callable[[], float] = field(default=lambda: 0.0)
 
@@ -92,6 +93,7 @@ class Fleet:
             return  # the other half hangs until it is ended
         if not world.roles.can_fork():
             return
+        worker.says_ready = True
         self.say(worker, on.WorkerIsReady(name), chance.choice([0.005, 0.3]))
         self.do(worker, 0.5, lambda: self._beat(worker, 1))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import deque
 from collections.abc import Callable
@@ -81,7 +80,7 @@ class Supervisor:
         world.checks.supervisor_starts()
         if not world.roles.watched:
             world.streamer.restart()
-        self.handle(on.Tick())
+        self.handle(on.Looked(()))
 
     def answerer(self) -> Callable[[on.Event], None]:
         """How something reaches the supervisor that lives now, and no later one."""
@@ -173,7 +172,7 @@ class Supervisor:
 
     def _tick_later(self, core: Core, *, idle: bool) -> None:
         now = self.now()
-        due_s, look_s = core.next_due_s(now), core.next_look_s() if self._world.roles.watched else math.inf
+        due_s, look_s = core.next_due_s(now), core.next_look_s()
         wait_s = max(0.0, due_s - now.mono_s) + 1e-6  # else rounding could stop the time
         self._world.checks.tick_planned(wait_s, idle=idle)
         self._ticks += 1
@@ -323,8 +322,10 @@ class World:
                 self.supervisor.start()
             self.clock.run_until(until_s, self._may_be_over())
             assert self.clock.now_s < until_s, "not everything came to its end"
-        self.supervisor.handle(order)
-        self.clock.run_until(self.clock.now_s + 60, lambda: self.supervisor.left)
+        for _ in range(2):  # the word of a person is lost with a supervisor that is started again before it has heard it
+            self.supervisor.handle(order)
+            if self.clock.run_until(self.clock.now_s + 60, lambda: self.supervisor.left):
+                break
         assert self.supervisor.left, "a drain with nothing left to do does not end"
         self.checks.at_the_end()
 

@@ -11,7 +11,7 @@ place has been consumed. Workers compute it, the streamer stores it with every b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cronium.common.errors import ErrorReport
 
@@ -76,6 +76,30 @@ class Results:
     variables: bytes | None = None
     files: tuple[ResultFile, ...] = ()
     problems: tuple[str, ...] = ()
+
+    def within(self, max_bytes: int) -> Results:
+        """The same with the files that fit into so many bytes together; a problem names those that do not."""
+        kept: list[ResultFile] = []
+        left_out: list[ResultFile] = []
+        room = max_bytes
+        for file in self.files:
+            fits = len(file.content) <= room
+            (kept if fits else left_out).append(file)
+            room -= len(file.content) if fits else 0
+        if not left_out:
+            return self
+        shown = ", ".join(file.path for file in left_out[:5]) + (", …" if len(left_out) > 5 else "")
+        text = f"the job's output files hold more than {max_bytes} bytes together (container.maxResults), left out: {shown}"
+        return replace(self, files=tuple(kept), problems=(*self.problems, text))
+
+    def size(self) -> int:
+        """About how many bytes it is."""
+        said = len(self.script_output or b"") + len(self.variables or b"")
+        return said + sum(len(file.content) for file in self.files)
+
+    def without_files(self, problem: str) -> Results:
+        """The same with no files at all, and why."""
+        return replace(self, files=(), problems=(*self.problems, problem))
 
     def then(self, later: Results) -> Results:
         """Both as one: the later word of each kind (a condition holds where both do), all files and problems."""

@@ -19,7 +19,7 @@ from cronium.common.errors import CroniumError
 from cronium.common.messages import MESSAGES, Message
 
 VERSION = 1
-MAX_FRAME_BYTES = 128 * 1024 * 1024  # an outcome with the largest results allowed, and to spare
+MAX_FRAME_BYTES = 128 * 1024 * 1024  # an outcome with the largest results allowed (config), and to spare
 
 _Codec = Callable[[Any], Any]
 
@@ -28,17 +28,24 @@ class WireError(CroniumError):
     """A frame is no message of this version; the text says what is wrong with it."""
 
 
+class FrameTooLargeError(WireError):
+    """A message that nobody would take."""
+
+
 def pack(message: Message) -> bytes:
-    """A message as one frame. Text that is no Unicode (half a surrogate pair, from a file's name) goes with `?` in it."""
+    """A message as one frame. Text that is no Unicode (half a surrogate pair, from a file's name) goes with `?` in it.
+
+    Raises FrameTooLargeError for one that `unpack` would refuse: said again and again, it would never be heard.
+    """
     cls: Any = type(message)
     frame: bytes = msgpack.packb([VERSION, _numbers()[cls], *_encoder(cls)(message)], unicode_errors="replace")
+    _check_size(len(frame))
     return frame
 
 
 def unpack(frame: bytes) -> Message:
     """The message of a frame. Raises WireError when it is none of this version."""
-    if len(frame) > MAX_FRAME_BYTES:
-        raise WireError(f"a frame of {len(frame)} bytes is larger than any message ({MAX_FRAME_BYTES} bytes)")
+    _check_size(len(frame))
     try:
         parts = msgpack.unpackb(frame, use_list=False, strict_map_key=True)
     except Exception as error:  # msgpack raises many unrelated types on bad input
@@ -60,6 +67,11 @@ def build_codecs() -> None:
     for cls in _numbers():
         _encoder(cls)
         _decoder(cls)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_FRAME_BYTES:
+        raise FrameTooLargeError(f"a frame of {size} bytes is larger than any message ({MAX_FRAME_BYTES} bytes)")
 
 
 @cache

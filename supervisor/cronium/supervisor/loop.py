@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -29,7 +30,7 @@ from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.core import Core
 from cronium.supervisor.core.roles import FORKSERVER
-from cronium.supervisor.journal import Journal, advice
+from cronium.supervisor.journal import Journal, JournalError, advice
 from cronium.supervisor.pool.descriptors import wait_readable
 from cronium.supervisor.pool.forks import Started
 from cronium.supervisor.pool.staff import Staff
@@ -41,6 +42,7 @@ from cronium.supervisor.translate import OrderWithJob, event_of, message_of, mes
 _DISK_PAUSE_S = 1.0
 _TOLD_AGAIN_S = 60.0
 _LAST_TIDY_S = 0.9
+_MOST_WAITING = 16  # messages of each process, some as large as what a job gave back; further ones wait where they come from
 _MOST_BEFORE_A_LOOK = 10_000
 _log = structlog.get_logger()
 
@@ -77,6 +79,7 @@ class Loop:
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a new process may take an old identity
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # what cannot be delivered is told, not dropped unseen
+        self._router.setsockopt(zmq.RCVHWM, _MOST_WAITING)
         self._router.setsockopt(zmq.LINGER, 0)
         (runtime_dir / SUPERVISOR).unlink(missing_ok=True)
         self._router.bind(endpoint(runtime_dir, SUPERVISOR))
@@ -96,7 +99,7 @@ class Loop:
 
     def run(self) -> int:
         """Until the core says Exit or a person insists; the process's exit code."""
-        self._handle(on.Tick())
+        self._handle(on.Looked(()))  # by what this first step waits for its disk, the next look comes late
         while not self._leaving:
             ready = dict(self._poller.poll(self._pause_ms()))
             self._pulse.round(time.monotonic(), self._status)
@@ -280,11 +283,12 @@ class Loop:
 
     def _carry_out(self, action: do.Action) -> None:
         match action:
-            case do.Poll() | do.Acknowledge() | do.SayStatus() | do.SayComplete() | do.RenewLease():
+            case do.Poll() | do.Acknowledge() | do.SayStatus() | do.RenewLease():
                 self._lanes.submit(action)
+            case do.SayComplete():
+                self._complete(action)
             case do.DispatchTo() | do.WarmUpAt() | do.CleanUpAt():
-                self._send(*message_with_job(action, self._journal.payload(action.job_id)))
-                _log_order(action)
+                self._order(action)
             case do.StartWorker(name, number):
                 self._staff.start_worker(name, number)
             case do.StartRole(role):
@@ -305,6 +309,29 @@ class Loop:
                 self._leaving, self._exit_code = True, code
             case _:
                 self._send(*message_of(action))
+
+    def _complete(self, action: do.SayComplete) -> None:
+        """Report it, with what the job gave back. Where that cannot be read it is tried again, as when a backend is away."""
+        try:
+            outcome = self._journal.ended(action.job_id).outcome
+        except JournalError as error:
+            self._later.append(on.Unanswered(action.job_id, action.key, str(error)))
+        else:
+            self._lanes.submit(replace(action, outcome=outcome))
+
+    def _order(self, action: OrderWithJob) -> None:
+        """Send the order, with its job. Of one that cannot be read the worker is ended, so that the job goes the way of any whose
+        worker is lost: on with another one, and after some of them to its end.
+        """
+        try:
+            payload = self._journal.payload(action.job_id)
+        except JournalError as error:
+            _log.error("a job cannot be read, others go on: check the disk", job_id=action.job_id, error=str(error))
+            if isinstance(action, do.DispatchTo):
+                self._staff.kill(action.worker)
+        else:
+            self._send(*message_with_job(action, payload))
+            _log_order(action)
 
     def _busy(self) -> int:
         return sum(1 for worker in self._core.workers() if worker.job_id is not None)

@@ -39,6 +39,9 @@ from cronium.supervisor.streamer.settings import StreamerSettings
 
 QUEUE_DIR = "standalone"
 _QUEUE_START_S = 20.0
+_REPORT_REST_BYTES = (
+    16 * 1024 * 1024
+)  # the last MiB of each stream, of which JSON writes a byte as six at the most; names, problems
 _log = structlog.get_logger()
 
 
@@ -104,6 +107,7 @@ def start_queue(config: Config, keys: dict[str, str], tell: Callable[[str], None
         "port": config.standalone.port,
         "parent_pid": os.getpid(),
         "lease_s": config.standalone.lease,
+        "max_body_bytes": _largest_report_bytes(config),
         "log_level": config.monitoring.logging.level,
         "log_format": config.monitoring.logging.format,
     }
@@ -114,6 +118,11 @@ def start_queue(config: Config, keys: dict[str, str], tell: Callable[[str], None
     (folder / "address.json").write_text(json.dumps({"clientUrl": ready["clientUrl"], "tokenFile": str(token_file)}) + "\n")
     tell(f"Standalone queue on {ready['clientUrl']} (token in {token_file})")
     return Backend(str(ready["apiUrl"]), str(ready["wsUrl"]), token_file.read_text().strip(), role)
+
+
+def _largest_report_bytes(config: Config) -> int:
+    """Of a job that gives back all it may (base64 takes four bytes for three), with its last output."""
+    return 4 * (config.container.max_results + config.container.max_events) // 3 + _REPORT_REST_BYTES
 
 
 def _ready_line(role: Role) -> dict[str, object]:
@@ -158,6 +167,7 @@ def _rules(config: Config, installation: str) -> Rules:
         keep_done_s=jobs.keep_done,
         keep_done_jobs=jobs.keep_done_jobs,
         keep_done_bytes=jobs.keep_done_size,
+        max_results_bytes=config.container.max_results,
         retry_first_s=retry.initial_delay,
         retry_longest_s=retry.max_delay,
         connections_per_server=ssh.connection_pool.max_per_server,

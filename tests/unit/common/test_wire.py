@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronium.common import wire
+from cronium.common.config.model import Container
 from cronium.common.errors import ErrorReport, ExecutionError, Reason
 from cronium.common.messages import MESSAGES, AttemptEnded, Message, Outcome, StopWorker, WorkerReady
 from cronium.common.wire import VERSION, WireError, pack, unpack
@@ -212,6 +213,18 @@ def test_a_changed_shape_has_a_new_version() -> None:
         "a message has another shape: raise wire.VERSION if the version in wire_shapes.txt was ever released, "
         f"and put this into wire_shapes.txt:\n\n{shapes()}"
     )
+
+
+def test_what_nobody_would_take_is_not_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_FRAME_BYTES", 100)
+    with pytest.raises(wire.FrameTooLargeError):
+        pack(WorkerReady("w" * 100, 1))
+
+
+def test_the_most_that_the_configuration_allows_to_give_back_fits_into_a_message() -> None:
+    """What is left of the bound is for paths, problems and numbers that grow when they are written anew (1e15)."""
+    most = {name: Container.model_fields[name].metadata for name in ("max_results", "max_events")}
+    assert sum(bound.le for found in most.values() for bound in found if hasattr(bound, "le")) <= wire.MAX_FRAME_BYTES * 0.95
 
 
 def test_numbers_of_messages_are_used_once() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -25,11 +26,13 @@ from cronium.common.messages import (
     Outcome,
     Position,
     ReleaseConnections,
+    Results,
     Said,
     Settled,
     WorkerIdle,
 )
 from cronium.common.process import set_title
+from cronium.common.wire import FrameTooLargeError, pack
 from cronium.worker.executor import Attempt, Complete, Executor, Gap, Labels, Log, Parked, Progress, Status, Told, Update
 from cronium.worker.lines import LineEncoder
 from cronium.worker.reader import OutputReader
@@ -42,6 +45,8 @@ T = TypeVar("T")
 _PATIENCE_S = 10.0  # a connection that breaks is made anew meanwhile; a worker is not held for longer
 _ENGINE_PATIENCE_S = 600.0  # it comes back with a restart; until then no job that needs it could run anyway
 _REPEAT_S = 1.0  # how often what must be heard is said again
+_LARGE_BYTES = 1024 * 1024
+_LARGE_REPEAT_S, _LARGE_REPEAT_MOST_S = 15.0, 600.0
 _CLEANUP_PAUSES_S = (0.2, 1.0, 5.0, 15.0, 30.0)  # between tries to remove a place; the reaper has the rest
 _log = structlog.get_logger()
 
@@ -89,10 +94,7 @@ class AttemptRun:
         while not self._reader.durable():
             self.wait((), _REPEAT_S)
         name, job_id, generation = self._settings.name, self._dispatch.job_id, self._dispatch.generation
-        message: Message = (
-            AttemptEnded(name, job_id, generation, end) if isinstance(end, Outcome) else _parked(name, self._dispatch, end)
-        )
-        self._say_until(message, lambda: self._settled)
+        self._say_until_settled(self._framed(end))
         removed = isinstance(end, Outcome) and (self._executor is None or self._clean(self._executor))
         return WorkerIdle(name, job_id, generation, self._sockets.memory_bytes(), removed)
 
@@ -157,10 +159,26 @@ class AttemptRun:
             case Complete() | Parked():
                 pass  # taken before
 
-    def _say_until(self, message: Message, heard: Callable[[], bool]) -> None:
-        while not heard():
-            self._sockets.tell_supervisor(message)
-            self._sockets.wait((), _REPEAT_S, heard)
+    def _framed(self, end: Outcome | Parked) -> bytes:
+        """The end as one message. What no message can carry is left out, as nobody would ever hear of this end otherwise."""
+        without = end.results.without_files("the job's output files are more than a message can carry: left out")
+        nothing = Results(problems=("what the job gave back is more than a message can carry: left out",))
+        for results in (end.results, without):
+            try:
+                return pack(_message(self._settings.name, self._dispatch, replace(end, results=results)))
+            except FrameTooLargeError as error:
+                self._log.error("the job gave back more than a message can carry", error=str(error))
+        return pack(_message(self._settings.name, self._dispatch, replace(end, results=nothing)))
+
+    def _say_until_settled(self, frame: bytes) -> None:
+        """A large one ever more seldom: a supervisor whose disk is full has it already, and would have it many times."""
+        large = len(frame) > _LARGE_BYTES
+        pause_s = _LARGE_REPEAT_S if large else _REPEAT_S
+        while not self._settled:
+            sent = self._sockets.send_supervisor(frame)
+            self._sockets.wait((), pause_s if sent else _REPEAT_S, lambda: self._settled)
+            if large and sent:
+                pause_s = min(2 * pause_s, _LARGE_REPEAT_MOST_S)
 
     def _clean(self, executor: Executor) -> bool:
         """Remove the place; whether it is gone."""
@@ -254,7 +272,9 @@ def _failed(error: ErrorReport, started_ms: int) -> Outcome:
     return Outcome(status, None, error, started_ms, _now_ms())
 
 
-def _parked(worker: str, given: Dispatch, end: Parked) -> AttemptParked:
+def _message(worker: str, given: Dispatch, end: Outcome | Parked) -> Message:
+    if isinstance(end, Outcome):
+        return AttemptEnded(worker, given.job_id, given.generation, end)
     return AttemptParked(
         worker,
         given.job_id,

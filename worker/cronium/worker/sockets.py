@@ -22,6 +22,7 @@ from cronium.worker.settings import WorkerSettings
 
 T = TypeVar("T")
 _HIGH_WATER_MARK = 64  # messages; what must not be lost is kept by the sender, never by a queue
+_MOST_FOR_SUPERVISOR = 1000
 _log = structlog.get_logger()
 
 
@@ -49,6 +50,8 @@ class Sockets:
         self._heartbeat_s = settings.heartbeat_s
         self._context = zmq.Context()
         self._supervisor = self._socket(zmq.DEALER)
+        # While the supervisor waits for its disk it reads nothing, and what is said only once is not to be dropped for beats.
+        self._supervisor.setsockopt(zmq.SNDHWM, _MOST_FOR_SUPERVISOR)
         self._supervisor.setsockopt(zmq.IDENTITY, settings.name.encode())
         self._output = self._socket(zmq.PUSH)
         # A batch must not be queued for a streamer that is dead: it would only arrive late, to be refused.
@@ -77,19 +80,15 @@ class Sockets:
 
     def tell_supervisor(self, message: Message) -> None:
         """Send to the supervisor; never blocks (a full queue drops: whoever needs an answer asks again)."""
-        self._send(self._supervisor, message)
+        self.send_supervisor(pack(message))
+
+    def send_supervisor(self, frame: bytes) -> bool:
+        """The same with a message that is packed already; False when the queue is full."""
+        return _send(self._supervisor, frame)
 
     def tell_streamer(self, message: Message) -> bool:
         """Send to the streamer; False when none takes it now."""
-        return self._send(self._output, message)
-
-    @staticmethod
-    def _send(socket: zmq.Socket[bytes], message: Message) -> bool:
-        try:
-            socket.send(pack(message), zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return False
-        return True
+        return _send(self._output, pack(message))
 
     def memory_bytes(self) -> int:
         """This process's resident memory."""
@@ -146,6 +145,14 @@ class Sockets:
                     self.listener.on_new_streamer()
             elif frames[0] == self.name.encode() and isinstance(message := _message(frames[-1]), Said) and self.listener:
                 self.listener.on_said(message)
+
+
+def _send(socket: zmq.Socket[bytes], frame: bytes) -> bool:
+    try:
+        socket.send(frame, zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return False
+    return True
 
 
 def _take(socket: zmq.Socket[bytes]) -> list[bytes] | None:

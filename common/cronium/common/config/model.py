@@ -52,6 +52,10 @@ _SPELLINGS: Final = {
 _PID_MAX: Final = 4_194_304
 """The most processes a Linux kernel can have: PID_MAX_LIMIT of include/linux/threads.h."""
 
+# What a job gives back is one message between our processes (`wire.MAX_FRAME_BYTES`), and one request to the backend.
+_MOST_RESULTS: Final = 100 * MIB
+_MOST_EVENTS: Final = 16 * MIB
+
 JobType = Literal["script", "container", "ssh", "http"]
 
 
@@ -252,10 +256,10 @@ class Container(Section):
         default="auto", description="How output files are read: on this host, by exec, or whichever works"
     )
     max_results: Bytes = Field(
-        default=64 * MIB, ge=64 * KIB, le=16 * GIB, description="Most that a job's output files may hold together"
+        default=64 * MIB, ge=64 * KIB, le=_MOST_RESULTS, description="Most that a job's output files may hold together"
     )
     max_events: Bytes = Field(
-        default=8 * MIB, ge=64 * KIB, le=1 * GIB, description="Most that a job may say by output(), variables and progress"
+        default=8 * MIB, ge=64 * KIB, le=_MOST_EVENTS, description="Most that a job may say by output(), variables and progress"
     )
     labels: Labels = Field(default={}, description="Labels put on every container, beside our own")
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
 import orjson
+import structlog
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import InvalidJobError, JobProblem, parse_job
@@ -26,11 +27,14 @@ from cronium.supervisor.core.state import Lease, RetryRule
 
 _LEASE_EXTENSION_S = 60
 _NOT_FOR_US = (401, 403)
+_TOO_LARGE = 413
 _MOST = 2**53  # a whole number that JSON carries exactly (RFC 8259, 6); SQLite's columns take no more than 2^63
 _OTHER_DIALECT = (
     "the backend's queue answers without 'metadata', so it does not speak the contract dialect, and this version speaks no "
     "other: check CRONIUM_API_URL, or set api.dialect to contract if you are sure that it does"
 )
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,18 @@ class ContractBackend:
         return self._statement(action.job_id, action.key, answer)
 
     def complete(self, action: do.SayComplete) -> on.Taken | on.Refused | on.Unanswered:
-        """POST /jobs/{id}/complete."""
-        body = completion(action.outcome, action.summary, action.attempt, action.epoch)
-        answer = self._session.ask("POST", f"/jobs/{_quoted(action.job_id)}/complete", body=body, key=action.key)
+        """POST /jobs/{id}/complete; without the output files where they are too much for the backend, or a proxy before it."""
+        answer = self._complete(action, action.outcome)
+        results = action.outcome.results
+        if answer.status == _TOO_LARGE and results.files:
+            _log.warning("the backend takes no report as large as this: its output files are left out", job_id=action.job_id)
+            problem = f"{len(results.files)} output files were left out: the backend does not take so much at once (413)"
+            answer = self._complete(action, replace(action.outcome, results=results.without_files(problem)))
         return self._statement(action.job_id, action.key, answer)
+
+    def _complete(self, action: do.SayComplete, outcome: Outcome) -> Answer:
+        body = completion(outcome, action.summary, action.attempt, action.epoch)
+        return self._session.ask("POST", f"/jobs/{_quoted(action.job_id)}/complete", body=body, key=action.key)
 
     def renew(self, action: do.RenewLease) -> on.LeaseRenewed | on.LeaseLost | on.LeaseUnanswered:
         """POST /jobs/{id}/lease/renew."""

@@ -78,7 +78,7 @@ class SayStatus:
 
 @dataclass(frozen=True, slots=True)
 class SayComplete:
-    """Tell the backend how a job ended."""
+    """Tell the backend how a job ended. What it gave back is in the journal, and added by the loop."""
 
     job_id: str
     key: str

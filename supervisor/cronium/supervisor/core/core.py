@@ -246,7 +246,7 @@ class Core:
                 nobodys = (p for p in places if p not in known and p.rpartition(".")[0] not in known)
                 self._draft.actions.append(do.RemoveAt(name, tuple(nobodys)))
             case on.WorkerHasTidied(name):
-                self._crew.tidied(name)
+                self._crew.has_looked(name, now)
             case on.WorkerDied():
                 self._worker_died(event, now)
             case on.AttemptSaid():
@@ -314,7 +314,7 @@ class Core:
         if kind == "acknowledge":
             self._acknowledged(record, event, now)
         elif kind == "complete":
-            self._jobs.done(record, now)
+            self._jobs.done(record, now, taken=True)
             return
         self._obey(event.job_id, event.next_action, now)
 
@@ -387,7 +387,10 @@ class Core:
             self._jobs.done(record.without_place(), now)
 
     def _looked(self, awake: tuple[str, ...], now: on.Now) -> None:
-        """End who hangs; what follows from the death is that of any other."""
+        """End who hangs, or is overdue; what follows from the death is that of any other."""
+        late_s = self._vitals.late_s(now.mono_s)
+        self._crew.end_overdue(now, late_s)
+        self._roles.end_overdue(now, late_s)
         for hung in self._vitals.looked(awake, now.mono_s):
             kind = hung.name if hung.name in self._roles else WORKER
             reason = f"no progress for {hung.silent_s:.1f} s"
@@ -492,7 +495,7 @@ class Core:
             give_up_ms = event.give_up_ms if record.give_up_ms is None else min(record.give_up_ms, event.give_up_ms)
             record = record.but(begun=record.begun or event.begun, parked=event.error, give_up_ms=give_up_ms)
             if event.finished:
-                results = (record.results or Results()).then(event.results)
+                results = (record.results or Results()).then(event.results).within(self._rules.max_results_bytes)
                 record = record.but(finished=(*record.finished, *event.finished), results=results)
             record = record.but(missing=event.missing)
             if not event.touched:  # a place that never was is named anew, so that it is not missed when the server is back
@@ -548,9 +551,10 @@ class Core:
         self._breakers.tick(now)
         self._servers.tick(now)
         self._wake_waiting(now)
+        self._crew.tidy(now, before_jobs=True)
         self._dispatch(now)
         self._clean_up(now)
-        self._crew.tidy(now)
+        self._crew.tidy(now, before_jobs=False)
         self._roles.keep(now)
         self._crew.keep(self._wanted_workers(), now, may_start=self._roles.can_fork())
         self._leases.renew(self._jobs.active.values(), now)
@@ -558,6 +562,7 @@ class Core:
         active = sum(1 for record in self._jobs.in_state(*ACTIVE) if record.waits_for is None)
         # Not while too many jobs wait for their server, or too many reports for a backend that takes none.
         allowed = not self._draining and len(self._jobs.active) < self._rules.most_jobs
+        allowed = allowed and self._jobs.owed_bytes() < self._rules.most_owed_bytes
         self._polls.ask(self._rules.max_concurrent - active, now, allowed=allowed)
         self._jobs.prune(now)
         if self._draining and not self._jobs.active and not self._crew.busy():

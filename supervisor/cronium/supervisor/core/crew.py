@@ -35,7 +35,8 @@ class Crew:
         self._next_number = 1
         self._start_failures = 0
         self._start_at_s = 0.0
-        self._tidy_at_s = 0.0
+        self._tidy_at_s: float | None = None
+        self._looked_s = 0.0  # when the last look was over
         self._tidied = False
 
     def __iter__(self) -> Iterator[Worker]:
@@ -79,8 +80,13 @@ class Crew:
         if (worker := self._workers.get(name)) is not None and worker.memory_bytes != memory_bytes:
             self._change(name, memory_bytes=memory_bytes)
 
+    def has_looked(self, name: str, now: Now) -> None:
+        """It has finished its look for leftovers; jobs come first for a while, however long it took."""
+        self._looked_s = now.mono_s
+        self.tidied(name)
+
     def tidied(self, name: str) -> None:
-        """It has finished its look for leftovers."""
+        """It can take a job again."""
         self._change(name, tidying=False, due_s=math.inf)
 
     def idle(self, event: WorkerIsIdle, now: Now) -> bool:
@@ -118,29 +124,47 @@ class Crew:
 
     # --- what follows from the state ---------------------------------------------------------------------------------
 
-    def tidy(self, now: Now) -> None:
-        """Every now and then have an idle one look for places that nobody owns."""
-        if now.mono_s < self._tidy_at_s:
+    def tidy(self, now: Now, *, before_jobs: bool) -> None:
+        """Every now and then have an idle one look for places that nobody owns.
+
+        `before_jobs`: if nobody has had the time for as long again, it comes before the next job; else with a full queue and no
+        spare worker nobody ever would. Not to make ready for the first job, which may take long: jobs run already.
+        """
+        if self._tidy_at_s is None:
+            self._tidy_at_s = now.mono_s
+        due_s = max(self._tidy_at_s, self._looked_s) + self._rules.tidy_interval_s if before_jobs else self._tidy_at_s
+        if now.mono_s < due_s:
             return
         idle = [worker for worker in self if worker.idle()]
         if not idle:
             return
         name = min(idle, key=lambda worker: worker.tidied_s).name  # each in turn: it sees only the servers it is connected to
         self._tidy_at_s = now.mono_s + self._rules.tidy_interval_s
-        starting, self._tidied = not self._tidied, True
+        starting = not self._tidied and not before_jobs
+        self._tidied = self._tidied or starting
         within_s = _READIED_WITHIN_S if starting else _TIDIED_WITHIN_S
         self._change(name, tidying=True, tidied_s=now.mono_s, due_s=now.mono_s + within_s)
         self._draft.actions.append(do.TidyAt(name, starting))
 
-    def keep(self, wanted: int, now: Now, *, may_start: bool) -> None:
-        """End those that are overdue, and have as many as are wanted. After failed starts, one at a time."""
-        for worker in self:
+    def end_overdue(self, now: Now, late_s: float) -> None:
+        """In a look (`Vitals`), so that everybody was heard: end those that have not done in time what they were to do.
+
+        `late_s`: for so long nobody could be heard, and everybody gets it back.
+        """
+        for known in self:
+            worker = known
+            if late_s:
+                self._change(known.name, due_s=known.due_s + late_s)
+                worker = self._workers[known.name]
             if now.mono_s > worker.due_s:
                 missed = "did not come back from tidying"
                 if not worker.ready or worker.retiring:
                     missed = "did not leave" if worker.ready else "was not ready"
                 self._draft.actions.append(do.KillWorker(worker.name, f"{missed} in time"))
                 self._change(worker.name, due_s=now.mono_s + self._rules.worker_start_s)
+
+    def keep(self, wanted: int, now: Now, *, may_start: bool) -> None:
+        """Have as many as are wanted. After failed starts, one at a time."""
         if not may_start or now.mono_s < self._start_at_s:
             return
         if self._start_failures and any(not worker.ready for worker in self):

@@ -99,6 +99,6 @@ class DoneJobs:
         size = _ROW_BYTES + 2 * len(record.job_id) + sum(map(len, texts))  # its id also stands in an index
         size += sum(len(server.server) + len(server.message or "") + 50 for server in record.finished)
         if ended := self._ended.get(record.job_id):
-            size += len(pack(AttemptEnded("", record.job_id, 0, ended.outcome)))
+            size += len(pack(AttemptEnded("", record.job_id, 0, ended.outcome))) + ended.results_bytes
         self._bytes += size - self._sizes.get(record.job_id, 0)
         self._sizes[record.job_id] = size

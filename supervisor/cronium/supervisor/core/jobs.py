@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from cronium.common.messages import Outcome, Results
+from cronium.common.messages import Outcome
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core.done import DoneJobs
 from cronium.supervisor.core.events import Now
@@ -34,6 +34,7 @@ class Jobs:
         self.active: dict[str, JobRecord] = {}
         self.ended: dict[str, Ended] = {}
         self.all_done = DoneJobs(rules, draft, self.ended)
+        self._rules = rules
         self._draft = draft
         self._statements = statements
         self._leases = leases
@@ -47,7 +48,7 @@ class Jobs:
 
         Nobody could look after what was to be given up meanwhile: a server gets a minute more to answer.
         """
-        self.ended.update(ended)
+        self.ended.update((job_id, known.without_results()) for job_id, known in ended.items())
         for known in sorted(records, key=lambda r: (r.done_ms, r.received_ms)):
             record = known if known.parked is not None else known.but(waits_for=None)
             if record.state is JobState.RUNNING:
@@ -80,6 +81,10 @@ class Jobs:
     def counts(self) -> dict[str, int]:
         """Jobs by their state, and since our start by how they ended (`completed`, `failed`, `timeout`, `cancelled`)."""
         return dict(Counter(record.state.value for record in self.active.values()) + self._finished)
+
+    def owed_bytes(self) -> int:
+        """How much of what jobs gave back waits in the journal for their reports to be taken."""
+        return sum(self.ended[job_id].results_bytes for job_id in self._by_state[JobState.ENDED])
 
     def places(self) -> Iterable[str]:
         """The places that belong to a job."""
@@ -149,22 +154,26 @@ class Jobs:
         self._parking.forget(record.job_id)
         # What was over before the job was parked: its worker, if any, knows how it ended, not what it gave back.
         results = outcome.results if record.results is None else record.results.then(outcome.results)
+        results = results.within(self._rules.max_results_bytes)  # each part is, but not all together
         outcome = replace(outcome, servers=outcome.servers or record.finished, results=results)
         ended = Ended(max(record.attempt, 1), outcome)
-        self.ended[record.job_id] = ended
+        self.ended[record.job_id] = ended.without_results()
         self.put(record.but(state=JobState.ENDED, waits_for=None, owed_ms=now.unix_ms, **_NOT_PARKED))
         self._draft.writes.append(do.PutEnded(record.job_id, ended))
 
-    def done(self, record: JobRecord, now: Now) -> None:
-        """Nothing more is owed for this job. What it gave back was taken; only how it ended is kept."""
+    def done(self, record: JobRecord, now: Now, *, taken: bool = False) -> None:
+        """Nothing more is owed for this job. Once its report was `taken`, only how it ended is kept, else also what it gave
+        back: it may be delivered again.
+        """
         self._parking.forget(record.job_id)
         if (before := self.active.pop(record.job_id, None)) is not None:
             del self._by_state[before.state][record.job_id]
         record = record.but(state=JobState.DONE, done_ms=now.unix_ms, owed_ms=0, lease=None, **_NOT_PARKED)
         if ended := self.ended.get(record.job_id):
-            ended = Ended(ended.attempt, replace(ended.outcome, results=Results()))
-            self.ended[record.job_id] = ended
-            self._draft.writes.append(do.PutEnded(record.job_id, ended))
+            if taken:
+                ended = Ended(ended.attempt, ended.outcome)
+                self.ended[record.job_id] = ended
+                self._draft.writes.append(do.PutEnded(record.job_id, ended))
             self._finished[ended.outcome.status] += 1
         self.put(record.but(waits_for=None))
         self._statements.forget(record.job_id)

@@ -17,7 +17,7 @@ from cronium.supervisor.core.rules import Rules
 
 FORKSERVER, STREAMER, MONITOR, QUEUE = "forkserver", "streamer", "monitor", "standalone queue"
 _FORKED = frozenset({STREAMER, MONITOR})
-_FIRST_BEAT_S = 300.0  # a streamer reads its whole spool first
+_FIRST_BEAT_S = 300.0  # a streamer reads its whole spool first, and beats while it does
 
 
 @dataclass(slots=True)
@@ -76,19 +76,32 @@ class Roles:
         role.due_s = now.mono_s + pause_s
         self._draft.note("warning", "role died", None, role=name, error=reason, again_in_s=round(pause_s, 2))
 
-    def keep(self, now: Now) -> None:
-        """Start what is due, and end what does not come up."""
+    def end_overdue(self, now: Now, late_s: float) -> None:
+        """In a look (`Vitals`), so that everybody was heard: end what does not come up. `late_s`: so long nobody was heard."""
         for name, role in self._roles.items():
-            if now.mono_s < role.due_s or (name in _FORKED and not role.up and not self.can_fork()):
+            if not role.up and not role.asked:
                 continue
-            if role.up or role.asked:
+            role.due_s += late_s
+            if now.mono_s >= role.due_s and (role.up or name not in _FORKED or self.can_fork()):
                 self._draft.actions.append(do.EndRole(name, "has not beaten yet" if role.up else "was not started in time"))
                 role.due_s = now.mono_s + self._rules.worker_start_s
-            else:
+
+    def keep(self, now: Now) -> None:
+        """Start what is due."""
+        for name, role in self._waiting():
+            if now.mono_s >= role.due_s:
                 role.asked, role.due_s = True, now.mono_s + self._rules.worker_start_s
                 self._draft.actions.append(do.StartRole(name))
 
     def next_due_s(self) -> float:
-        """When (monotonic) there is something to do."""
-        waits = (role for name, role in self._roles.items() if name not in _FORKED or role.up or self.can_fork())
-        return min((role.due_s for role in waits), default=math.inf)
+        """When (monotonic) there is something to start."""
+        return min((role.due_s for _, role in self._waiting()), default=math.inf)
+
+    def _waiting(self) -> list[tuple[str, _Role]]:
+        """Those that are to be started when they are due, and can be."""
+        can_fork = self.can_fork()
+        return [
+            (name, role)
+            for name, role in self._roles.items()
+            if not role.up and not role.asked and (can_fork or name not in _FORKED)
+        ]

@@ -29,6 +29,8 @@ class Rules:
     keep_done_s: float = 86_400.0
     keep_done_jobs: int = 10_000
     keep_done_bytes: int = 64 * 1024 * 1024
+    most_owed_bytes: int = 1024 * 1024 * 1024  # of what jobs gave back, in the journal until their reports are taken
+    max_results_bytes: int = 64 * 1024 * 1024  # of a job's output files
     status_per_s: float = 5.0  # half of the contract's 600 a minute (PROTOCOL.md), for all jobs together
     connections_per_server: int = 5  # from here on: ssh.* of the configuration
     connections_idle_s: float = 300.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from operator import attrgetter
 
@@ -148,7 +148,16 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A terminal outcome with the number of the attempt it belongs to, as it is owed to the backend."""
+    """A terminal outcome with the number of the attempt it belongs to, as it is owed to the backend.
+
+    What the job gave back is in the journal only, until the report is taken; in memory there is `results_bytes`, how much it is.
+    """
 
     attempt: int
     outcome: Outcome
+    results_bytes: int = 0
+
+    def without_results(self) -> Ended:
+        """As it is kept in memory."""
+        size = self.results_bytes or self.outcome.results.size()
+        return Ended(self.attempt, replace(self.outcome, results=Results()), size)

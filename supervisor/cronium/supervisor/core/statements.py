@@ -2,6 +2,9 @@
 
 `acknowledge` and `complete` are owed until they are taken; each has one key, derived from what it says, so it is the same after
 a crash. A status is only ever the latest, and is repeated as a heartbeat: its answer is how the backend orders a cancel.
+
+Only a few reports are being made at a time: each holds what its job gave back and its last output in memory, and a thousand of
+them may wait for a backend that is away.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from cronium.supervisor.core.rules import Rules
 from cronium.supervisor.core.state import Ended, JobRecord, JobState
 
 _ASK_AGAIN_S = 5.0  # for a summary that does not come
+_MOST_COMPLETES = 4  # as many as there are threads for them (backend/lanes.py)
 _OVER = "over"  # what is on its way was said of a job that is done
 
 
@@ -48,6 +52,7 @@ class Statements:
         self._rules = rules
         self._random = jitter
         self._lines: dict[str, _Line] = {}
+        self._completing: set[str] = set()  # jobs whose summary was asked for, or whose report is on its way
         self._run = f"{jitter.getrandbits(32):08x}"
         self._due_s = 0.0
 
@@ -87,6 +92,7 @@ class Statements:
         if line is None:
             return None
         line.in_flight, line.failures, line.not_before_s = None, 0, 0.0
+        self._completing.discard(job_id)
         return line.kind
 
     def failed(self, job_id: str, key: str, now_s: float, retry_after_s: float | None) -> None:
@@ -94,14 +100,16 @@ class Statements:
         line = self._answered(job_id, key)
         if line is None:
             return
-        line.in_flight = None
+        line.in_flight = line.asked_s = line.summary = None
+        self._completing.discard(job_id)
         line.failures += 1
         pause = backoff(line.failures, self._rules.retry_first_s, self._rules.retry_longest_s, self._random)
         line.not_before_s = now_s + max(pause, retry_after_s or 0.0)
 
     def summary(self, summary: Summary) -> None:
         """The streamer's answer."""
-        self._line(summary.job_id).summary = summary
+        if summary.job_id in self._completing:
+            self._line(summary.job_id).summary = summary
 
     def summaries_lost(self) -> None:
         """The streamer that was asked is gone: ask the new one."""
@@ -111,6 +119,7 @@ class Statements:
     def forget(self, job_id: str) -> None:
         """Nothing more will be said about this job; should it come again, then not before what is on its way is answered."""
         line = self._lines.pop(job_id, None)
+        self._completing.discard(job_id)
         if line is not None and line.in_flight is not None:
             self._lines[job_id] = _Line(in_flight=line.in_flight, kind=_OVER)
 
@@ -143,6 +152,10 @@ class Statements:
         return out
 
     def _complete(self, line: _Line, record: JobRecord, ended: Ended, now: Now) -> list[do.Action]:
+        if record.job_id not in self._completing:
+            if len(self._completing) >= _MOST_COMPLETES:
+                return []  # its turn comes when one of them is answered
+            self._completing.add(record.job_id)
         if line.summary is None or line.summary.epoch != record.epoch:
             if line.asked_s is not None and now.mono_s - line.asked_s < _ASK_AGAIN_S:
                 self._due_s = min(self._due_s, line.asked_s + _ASK_AGAIN_S)

@@ -73,6 +73,11 @@ class Vitals:
         dumped_s = (life.dumped_s + self._dump_s for life in self._lives.values() if life.dumped_s is not None)
         return min([self._looked_s + self._look_s, *dumped_s])
 
+    def late_s(self, now_s: float) -> float:
+        """By how much a look that is made now comes too late, 0 when it does not: deadlines of others are to be put off by it."""
+        gap_s = 0.0 if self._looked_s is None else now_s - self._looked_s
+        return gap_s if gap_s > 2 * self._look_s else 0.0
+
     def looked(self, awake: Iterable[str], now_s: float) -> list[Hung]:
         """All that was said up to now has been heard, and of the mute these are `awake`: who hangs."""
         late = self._looked_s is not None and now_s - self._looked_s > self._hung_after_s / 2

@@ -8,8 +8,8 @@ returns (WAL, synchronous=FULL), so neither a kill nor a power cut takes back wh
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a journal held at start. Payloads are asked for one by one."""
+    """What a journal held at start. Payloads, and what jobs gave back, are asked for one by one."""
 
     records: tuple[JobRecord, ...]
     ended: dict[str, Ended]
@@ -79,7 +79,7 @@ class Journal:
                 bad[row[0]] = _reason(error)
         for job_id, sealed in self._db.execute("SELECT job_id, sealed FROM outcome"):
             try:
-                ended[job_id] = ended_of(job_id, sealed, self._seal)
+                ended[job_id] = ended_of(job_id, sealed, self._seal).without_results()
             except (SealError, *UNREADABLE) as error:
                 bad[job_id] = _reason(error)
         for job_id, sealed in self._db.execute("SELECT job_id, sealed FROM payload"):
@@ -92,12 +92,23 @@ class Journal:
         return Memory(tuple(records), ended, self._meta("poll_key"))
 
     def payload(self, job_id: str) -> bytes:
-        """The job as the backend gave it, empty when nobody needs it any more. Raises JournalError when it is not known."""
+        """The job as the backend gave it, empty when nobody needs it any more. Raises JournalError when it is not known, or
+        cannot be read.
+        """
         query = "SELECT payload.sealed FROM job LEFT JOIN payload USING (job_id) WHERE job_id = ?"
-        row = self._db.execute(query, (job_id,)).fetchone()
-        if row is None:
-            raise JournalError(f"job {job_id} is not in the journal")
-        return b"" if row[0] is None else self._seal.open(row[0], f"job {job_id}")
+        with _readable(job_id):
+            row = self._db.execute(query, (job_id,)).fetchone()
+            if row is None:
+                raise JournalError(f"job {job_id} is not in the journal")
+            return b"" if row[0] is None else self._seal.open(row[0], f"job {job_id}")
+
+    def ended(self, job_id: str) -> Ended:
+        """How a job ended, with what it gave back. Raises JournalError when it is not known, or cannot be read."""
+        with _readable(job_id):
+            row = self._db.execute("SELECT sealed FROM outcome WHERE job_id = ?", (job_id,)).fetchone()
+            if row is None:
+                raise JournalError(f"how job {job_id} ended is not in the journal")
+            return ended_of(job_id, row[0], self._seal)
 
     def commit(self, writes: Iterable[do.Write]) -> None:
         """Write all of a step or nothing of it. The step must not be acted on when it raises.
@@ -224,6 +235,15 @@ class Journal:
     def _roll_back(self) -> None:
         if self._db.in_transaction:  # SQLite itself has rolled back when the disk is full
             self._db.execute("ROLLBACK")
+
+
+@contextmanager
+def _readable(job_id: str) -> Iterator[None]:
+    """What goes wrong in here while we run concerns one job, whatever it is."""
+    try:
+        yield
+    except (sqlite3.Error, SealError, *UNREADABLE) as error:
+        raise JournalError(f"job {job_id} cannot be read from the journal ({type(error).__name__}: {error})") from error
 
 
 def _create(path: Path, seal: Seal) -> None:

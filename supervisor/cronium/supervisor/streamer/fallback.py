@@ -2,7 +2,7 @@
 
 Takes the same batches in the same order as the WebSocket and answers with the same events. Several batches of a job go in one
 request; one that is refused for good is tried batch by batch, so that only the bad one is set aside. Anything else is tried
-again until the socket is back.
+again until the socket is back: the spool forgets what was taken, so only the backend's own word counts (`backend/http.py`).
 """
 
 from __future__ import annotations
@@ -10,31 +10,29 @@ from __future__ import annotations
 import queue
 import random
 import threading
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
 import orjson
-import requests
 import structlog
 import zmq
 
 from cronium.common.messages import Batch
+from cronium.supervisor.backend.http import Answer, BackendSession
 from cronium.supervisor.streamer.frames import DamagedError, entries_of
 from cronium.supervisor.streamer.settings import StreamerSettings
 from cronium.supervisor.streamer.transport import Answered, Teller
 
 _log = structlog.get_logger()
 
-_TIMEOUT_S = (5.0, 20.0)  # to connect, to answer
+_TIMEOUT_S = 20.0
+_MAX_ANSWER_BYTES = 1024 * 1024
 _BETWEEN_REQUESTS_S = 0.06  # PROTOCOL.md: 1000 log requests a minute
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 1.0, 60.0
 _MOST_WAITING = 256
 _MOST_BYTES = 1024 * 1024  # of encoded lines in one request
-_AGAIN = frozenset({401, 408, 409, 425, 429})  # PROTOCOL.md: any other 4xx is for good
 _TELL_TIMEOUT_S = 5.0
 
 
@@ -73,7 +71,8 @@ class HttpFallback:
 
     def _run(self) -> None:
         teller = Teller(self._context, _TELL_TIMEOUT_S)
-        session = requests.Session()
+        given = self._settings
+        session = BackendSession(given.http_url, given.token, given.orchestrator_id, _TIMEOUT_S, _MAX_ANSWER_BYTES)
         try:
             while not self._ending.is_set():
                 for group in _grouped(self._take()):
@@ -96,40 +95,36 @@ class HttpFallback:
             pass
         return found
 
-    def _deliver(self, session: requests.Session, teller: Teller, group: Sequence[_Waiting]) -> None:
+    def _deliver(self, session: BackendSession, teller: Teller, group: Sequence[_Waiting]) -> None:
         """Bring one job's batches over, however long it takes."""
         pause_s = _FIRST_PAUSE_S
         while not self._ending.is_set():
             try:
-                response = self._post(session, [waiting.batch for waiting in group])
+                answer = self._post(session, [waiting.batch for waiting in group])
             except DamagedError as error:
                 self._refused(session, teller, group, str(error))
                 return
-            except requests.RequestException as error:
-                _log.warning("log lines not delivered by HTTP", error=f"{type(error).__name__}: {error}")
-                wait_s = pause_s
-            else:
-                if response.ok:
-                    for waiting in group:
-                        teller.tell(Answered(waiting.frame_id, success=True, error=""))
-                    self._ending.wait(_BETWEEN_REQUESTS_S)
-                    return
-                if 400 <= response.status_code < 500 and response.status_code not in _AGAIN:
-                    self._refused(session, teller, group, f"HTTP {response.status_code}: {response.text[:200]}")
-                    return
-                wait_s = retry_after_s(response.headers.get("Retry-After", ""), datetime.now(UTC)) or pause_s
-                _log.warning("log lines not taken by HTTP", status=response.status_code, again_in_s=round(wait_s, 1))
+            if answer.success:
+                for waiting in group:
+                    teller.tell(Answered(waiting.frame_id, success=True, error=""))
+                self._ending.wait(_BETWEEN_REQUESTS_S)
+                return
+            if answer.refused:
+                self._refused(session, teller, group, answer.reason)
+                return
+            wait_s = answer.retry_after_s or pause_s
+            _log.warning("log lines not taken by HTTP", error=answer.reason, again_in_s=round(wait_s, 1))
             self._ending.wait(wait_s * random.uniform(1.0, 1.2))  # noqa: S311 - spreads requests, hides nothing
             pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
-    def _refused(self, session: requests.Session, teller: Teller, group: Sequence[_Waiting], reason: str) -> None:
+    def _refused(self, session: BackendSession, teller: Teller, group: Sequence[_Waiting], reason: str) -> None:
         if len(group) == 1:
             teller.tell(Answered(group[0].frame_id, success=False, error=reason))
             return
         for waiting in group:
             self._deliver(session, teller, [waiting])
 
-    def _post(self, session: requests.Session, batches: Sequence[Batch]) -> requests.Response:
+    def _post(self, session: BackendSession, batches: Sequence[Batch]) -> Answer:
         first, last = batches[0], batches[-1]
         end = last.first_sequence + last.lines - 1
         metadata = {
@@ -141,22 +136,8 @@ class HttpFallback:
         }
         entries = b",".join(entries_of(batch)[1:-1] for batch in batches)
         body = b'{"entries":[%b],"epoch":%d,"metadata":%b}' % (entries, first.epoch, orjson.dumps(metadata))
-        return session.post(
-            f"{self._settings.http_url.rstrip('/')}/jobs/{quote(first.job_id, safe='')}/logs",
-            data=body,
-            timeout=_TIMEOUT_S,
-            allow_redirects=False,
-            headers={
-                "Authorization": f"Bearer {self._settings.token}",
-                "X-Service-Name": "cronium-orchestrator",
-                "X-Service-Version": self._settings.version,
-                "X-Orchestrator-Id": self._settings.orchestrator_id,
-                "X-Request-Id": str(uuid.uuid4()),
-                "Idempotency-Key": f"logs-{first.job_id}-{first.epoch}-{first.first_sequence}-{end}",
-                "Accept": "application/json; version=1",
-                "Content-Type": "application/json",
-            },
-        )
+        key = f"logs-{first.job_id}-{first.epoch}-{first.first_sequence}-{end}"
+        return session.ask("POST", f"/jobs/{quote(first.job_id, safe='')}/logs", body=body, key=key)
 
 
 def _grouped(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
@@ -173,12 +154,3 @@ def _grouped(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
         group.append(item)
         open_groups[key] = (group, size + item.batch.size)
     return groups
-
-
-def retry_after_s(text: str, now: datetime) -> float | None:
-    """Seconds that a `Retry-After` header asks for (a number or a date, RFC 9110, 10.2.3), at most an hour; None without one."""
-    try:
-        wait_s = float(text) if text.strip().isdigit() else (parsedate_to_datetime(text) - now).total_seconds()
-    except (ValueError, TypeError):
-        return None
-    return min(max(wait_s, 0.0), 3600.0)

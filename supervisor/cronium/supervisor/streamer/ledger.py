@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 
 import orjson
@@ -39,8 +40,18 @@ class Ledger:
     Log positions: everything below `low` is acknowledged, below `safe` synced, below `too_old_below` older than `max_age_s`.
     """
 
-    def __init__(self, spool: Spool, positions: Positions, now_s: float, *, max_age_s: float = _MOST_AGE_S) -> None:
-        """Reads the spool. Raises RecordError or SealError when something in it cannot be read."""
+    def __init__(
+        self,
+        spool: Spool,
+        positions: Positions,
+        now_s: float,
+        *,
+        max_age_s: float = _MOST_AGE_S,
+        goes_on: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Reads the spool; `goes_on` is called with each record. Raises RecordError or SealError when something in it cannot be
+        read.
+        """
         self._spool, self._max_age_s = spool, max_age_s
         self.positions = positions
         self.low = max(spool.mark.low, spool.first)
@@ -56,7 +67,7 @@ class Ledger:
         self._untold: dict[Key, str] = {}  # what damage cost, and there was no room to say so
         self._heads_stale, self._heads_at_s, self._heads_due_at = True, -_HEADS_S, 0
         self._ages: deque[tuple[int, float]] = deque()  # everything below this position was there at this age of ours
-        self._recover(now_s)
+        self._recover(now_s, goes_on)
         self._found = set(self.positions.keys())  # of those nobody has spoken of since
         spool.seek(self.low)
         self._measure()
@@ -172,9 +183,10 @@ class Ledger:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _recover(self, now_s: float) -> None:
+    def _recover(self, now_s: float, goes_on: Callable[[], None]) -> None:
         losses = Losses(self.low)
         for spooled in self._spool.recover():
+            goes_on()
             if isinstance(spooled, Damage):
                 losses.damaged(spooled)
                 continue

@@ -18,6 +18,7 @@ from cronium.common.process import set_title
 from cronium.supervisor.streamer.ledger import Ledger
 from cronium.supervisor.streamer.loop import Loop
 from cronium.supervisor.streamer.positions import Positions
+from cronium.supervisor.streamer.reading import reading
 from cronium.supervisor.streamer.segment import SpoolError
 from cronium.supervisor.streamer.settings import StreamerSettings
 from cronium.supervisor.streamer.spool import Spool
@@ -66,4 +67,7 @@ def _loop(settings: StreamerSettings) -> Loop:
         ready=settings.ready_frames,
     )
     limits = Limits(settings.max_backlog_bytes, settings.lines_per_second, settings.global_lines_per_second)
-    return Loop(settings, spool, Ledger(spool, Positions(limits, now_s), now_s, max_age_s=settings.max_spool_age_s))
+    with reading(settings, spool) as read:
+        positions = Positions(limits, now_s)
+        ledger = Ledger(spool, positions, now_s, max_age_s=settings.max_spool_age_s, goes_on=read.goes_on)
+    return Loop(settings, spool, ledger)

@@ -50,11 +50,15 @@ class Positions:
     # --- who may write ----------------------------------------------------------------------------------------------
 
     def announce(self, said: Announce, now_s: float) -> bool:
-        """From now on this worker writes; False when that is no news (or older than what is known)."""
+        """From now on this worker writes; False when that is no news.
+
+        The last word counts, also with a lower generation: they come from one supervisor in order, and one whose journal was
+        lost or put back counts anew from what that says. Generations fence readers, who may be heard late.
+        """
         track = self._tracks.get((said.job_id, said.epoch))
         if track is None:
             track = self._new((said.job_id, said.epoch), Position(said.next_sequence), said.next_sequence, now_s)
-        elif said.generation < track.generation or (track.worker, track.generation) == (said.worker, said.generation):
+        elif (track.worker, track.generation, track.forgotten) == (said.worker, said.generation, False):
             return False
         track.worker, track.generation, track.run, track.forgotten = said.worker, said.generation, 0, False
         track.heard_at_s = now_s

@@ -107,8 +107,18 @@ def test_the_token_is_not_carried_to_where_a_redirect_points() -> None:
 def test_an_answer_that_is_no_json_object_is_no_success(body: bytes) -> None:
     with server(answering(200, body)) as url:
         answer = session(url).ask("GET", "/x")
-    assert answer.success is (body == b"")
+    assert answer.success is False
     assert answer.refused is False
+
+
+def test_a_204_is_a_success_without_a_word_and_a_false_success_is_none() -> None:
+    """`success: false` with a 200 says that nothing was done: to be said again."""
+    with server(answering(204, b"")) as url:
+        assert session(url).ask("POST", "/x", body={}).success
+    with server(answering(200, b'{"success": false, "error": "not now"}')) as url:
+        answer = session(url).ask("POST", "/x", body={})
+    assert (answer.success, answer.refused) == (False, False)
+    assert "not now" in answer.reason
 
 
 def test_a_backend_that_is_not_there_hangs_or_hangs_up_may_be_asked_again() -> None:
@@ -142,6 +152,26 @@ def test_an_answer_without_end_is_cut_off() -> None:
 
     with server(endless) as url:
         assert "larger" in session(url, 30).ask("GET", "/x").reason
+
+
+def test_an_answer_that_trickles_ends_with_the_patience_for_all_of_it() -> None:
+    """Each byte comes in time; a thread that waits for all of them would be gone for an hour."""
+
+    def trickles(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "10000")
+        handler.end_headers()
+        try:
+            while True:
+                handler.wfile.write(b" ")
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    began_s = time.monotonic()
+    with server(trickles) as url:
+        assert "in time" in session(url, 0.5).ask("GET", "/x").reason
+    assert time.monotonic() - began_s < 3
 
 
 @pytest.mark.parametrize("value", ["2", "0", "a date", "soon", ""])
@@ -222,3 +252,13 @@ def test_a_lease_that_is_gone_is_lost_and_nothing_else_is(status: int) -> None:
         assert isinstance(ContractBackend(session(url), "i", ()).renew(action), on.LeaseUnanswered)
     with server(answering(200, b'{"lease": {"renewalToken": 5}}')) as url:
         assert isinstance(ContractBackend(session(url), "i", ()).renew(action), on.LeaseUnanswered)
+
+
+def test_a_route_that_will_be_dropped_is_told_once_and_not_for_each_job() -> None:
+    """Promise 7: what is remembered of it does not grow with the jobs."""
+    with server(answering(200, b"{}", Sunset="Wed, 01 Dec 2027 00:00:00 GMT")) as url:
+        asking = session(url)
+        for number in range(5):
+            for route in ("acknowledge", "complete"):
+                asking.ask("POST", f"/jobs/job-{number}/{route}", body={})
+    assert asking._warned == {"POST /jobs/{id}/acknowledge", "POST /jobs/{id}/complete"}

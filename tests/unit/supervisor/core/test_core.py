@@ -375,7 +375,8 @@ def test_results_are_kept_until_the_report_is_taken_and_no_longer() -> None:
     driver.restart()
     driver.tick()
     driver.give(on.SummaryHeard(summary()))
-    assert driver.one(do.SayComplete).outcome.results.script_output == b'"x"'
+    assert driver.one(do.SayComplete).outcome.results == Results(), "a thousand may wait for a backend: not in memory"
+    assert driver.ended["a"].outcome.results.script_output == b'"x"'
     driver.take(driver.one(do.SayComplete))
     assert driver.ended["a"].outcome.results == Results()
 
@@ -480,9 +481,9 @@ def test_a_worker_is_recycled_and_one_that_does_not_leave_is_ended() -> None:
     assert driver.one(do.StopWorkerProcess).worker == order.worker
     assert len(driver.wanted(do.StartWorker)) == 1
     driver.ready(driver.one(do.StartWorker).name)
-    driver.tick(11)
+    driver.look(11)
     assert driver.one(do.KillWorker).worker == order.worker
-    driver.tick(1)
+    driver.look(1)
     assert not driver.wanted(do.KillWorker), "once is enough for a while"
 
 
@@ -499,7 +500,7 @@ def test_a_worker_that_does_not_become_ready_is_ended_and_starts_are_tried_one_b
     driver.tick()
     names = [action.name for action in driver.wanted(do.StartWorker)]
     assert len(names) == 3
-    driver.tick(11)
+    driver.look(11)
     assert [action.worker for action in driver.wanted(do.KillWorker)] == names
     for name in names:
         driver.give(on.WorkerDied(name, "was not ready"))
@@ -508,6 +509,23 @@ def test_a_worker_that_does_not_become_ready_is_ended_and_starts_are_tried_one_b
         driver.tick(0.1)
         started += len(driver.wanted(do.StartWorker))
     assert started == 1
+
+
+def test_workers_whose_readiness_waits_to_be_heard_are_not_ended_for_our_own_absence() -> None:
+    """The loop stood still (the journal's disk was full, or it was stopped itself): what they said meanwhile is read first."""
+    driver = Driver(hung_after_s=30.0)
+    driver.tick()
+    names = [action.name for action in driver.wanted(do.StartWorker)]
+    driver.look(2)
+    driver.give(on.PollFailed("none", ""), after_s=3600)
+    assert not driver.wanted(do.KillWorker)
+    driver.ready(names[0])
+    driver.give(on.Looked(driver.core.mute()))
+    assert not driver.wanted(do.KillWorker), "and whoever was not heard yet has all the rest of the time again"
+    driver.look(7)
+    assert not driver.wanted(do.KillWorker)
+    driver.look(4)
+    assert [action.worker for action in driver.wanted(do.KillWorker)] == names[1:]
 
 
 def test_places_without_a_worker_get_one_each_also_when_fewer_jobs_are_allowed_now() -> None:
@@ -582,7 +600,27 @@ def test_a_worker_that_tidies_gets_no_job_and_is_ended_when_it_does_not_come_bac
     assert not driver.wanted(do.DispatchTo)
     driver.give(on.WorkerSaw(worker, ("left behind",)))
     assert driver.one(do.RemoveAt).places == ("left behind",)
-    driver.tick(301)
+    driver.look(301)
     assert driver.one(do.KillWorker).worker == worker
     driver.give(on.WorkerHasTidied(worker))
     assert driver.one(do.DispatchTo).worker == worker
+
+
+def test_the_reaper_gets_its_turn_also_where_jobs_never_let_a_worker_be_idle() -> None:
+    """Promise 8. With no spare worker and a full queue the next job took each worker at once."""
+    driver = Driver(max_concurrent=1, spare_workers=0, tidy_interval_s=30.0)
+    order = driver.run("job-0")
+    looks: list[float] = []
+    for number in range(1, 30):
+        driver.end(order)
+        driver.bring(f"job-{number}")
+        driver.now_s += 10
+        driver.idle(order)
+        if tidies := driver.wanted(do.TidyAt):
+            assert not driver.wanted(do.DispatchTo)
+            looks.append(driver.now_s)
+            driver.give(on.WorkerHasTidied(tidies[0].worker))
+        order = driver.one(do.DispatchTo)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(looks)]
+    assert len(looks) >= 3
+    assert all(60 <= gap <= 70 for gap in gaps), gaps

@@ -349,3 +349,18 @@ def test_a_retry_runs_only_where_it_did_not_succeed() -> None:
     again = first_dispatch_after_a_restart(driver)
     assert (again.attempt, again.finished, again.begun) == (2, (good,), False)
     assert again.place != order.place
+
+
+def test_the_files_of_all_its_servers_are_bounded_together_though_it_was_parked_between_them() -> None:
+    """Each worker's part is within the bound; parked several times, they would add up without any."""
+    driver = Driver(max_results_bytes=100)
+    order = driver.run("a", servers=(WEB, DB))
+    parts = [ServerOutcome(key, key[:3], "completed", 0) for key in (WEB, DB)]
+    given = [Results(files=(ResultFile(f"{name}/f", "text/plain", bytes(60)),)) for name in ("web", "db")]
+    driver.park(order, begun=True, finished=(parts[0],), results=given[0])
+    driver.idle(order, removed=False)
+    driver.give(on.ServerSeen("worker-2", WEB, reached=True), after_s=0.5)
+    driver.end(driver.one(do.DispatchTo), replace(outcome(), servers=tuple(parts), results=given[1]))
+    results = driver.ended["a"].outcome.results
+    assert [file.path for file in results.files] == ["web/f"]
+    assert "db/f" in results.problems[0]

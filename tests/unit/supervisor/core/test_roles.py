@@ -178,11 +178,15 @@ def test_a_worker_that_hangs_is_ended_too(driver: Watched) -> None:
 
 def test_a_role_that_is_not_started_or_never_beats_is_ended(driver: Watched) -> None:
     driver.give(on.RoleDied(STREAMER, "SIGKILL"))
-    driver.tick(driver.rules.worker_start_s + 0.1)
+    driver.look(driver.rules.worker_start_s + 0.1)
     assert [ended.role for ended in driver.wanted(do.EndRole)] == [STREAMER]
     driver.give(on.RoleDied(STREAMER, "not started"))
     driver.tick(1)
     driver.give(on.RoleStarted(STREAMER))
     driver.give(on.Beats(MONITOR, 1))
-    driver.tick(301)
-    assert [ended.role for ended in driver.wanted(do.EndRole)] == [STREAMER]
+    driver.give(on.Looked(driver.core.mute()), after_s=500)
+    assert not driver.wanted(do.EndRole), "so long nobody was heard at all"
+    driver.look(299)
+    assert not [ended.role for ended in driver.wanted(do.EndRole) if "beaten" in ended.reason]
+    driver.look(2)
+    assert [ended.role for ended in driver.wanted(do.EndRole) if "beaten" in ended.reason] == [STREAMER]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from cronium.common.errors import Reason
+from cronium.common.messages import ResultFile, Results
 from cronium.supervisor.core import actions as do
 from cronium.supervisor.core import events as on
 from cronium.supervisor.core.state import JobState, RetryRule
@@ -306,3 +309,74 @@ def _dispatched(driver: Driver, generation: int = 1) -> do.DispatchTo:
         fresh=generation == 1,
         adopt=generation > 1,
     )
+
+
+def test_a_few_reports_are_made_at_a_time_and_each_gets_its_turn() -> None:
+    """Promise 7: each holds its last output and what the job gave back; a backend that is away has a thousand of them wait."""
+    driver = Driver(max_concurrent=10)
+    jobs = [f"job-{number}" for number in range(10)]
+    orders = []
+    driver.start_workers()
+    for job in jobs:
+        driver.bring(job)
+        orders += driver.wanted(do.DispatchTo)
+    asked = []
+    for order in orders:
+        driver.end(order)
+        asked += [action.job_id for action in driver.wanted(do.Summarize)]
+    assert len(orders) == 10
+    assert len(asked) == 4
+    said: list[do.SayComplete] = []
+    for job in asked:
+        driver.give(on.SummaryHeard(summary(job)))
+        said += driver.wanted(do.SayComplete)
+    driver.give(on.Unanswered(said[0].job_id, said[0].key, "503", 30.0))
+    assert driver.one(do.Summarize).job_id not in asked
+    turns = {action.job_id for action in said[1:]}
+    waiting = [driver.one(do.Summarize).job_id]
+    for complete in said[1:]:
+        driver.take(complete)
+        waiting += [action.job_id for action in driver.wanted(do.Summarize)]
+    while waiting:
+        driver.give(on.SummaryHeard(summary(job := waiting.pop())))
+        turns.add(job)
+        driver.take(driver.one(do.SayComplete))
+        waiting += [action.job_id for action in driver.wanted(do.Summarize)]
+    assert turns == {*jobs} - {said[0].job_id}
+    driver.tick(40)
+    assert said[0].job_id in {action.job_id for action in driver.wanted(do.Summarize)}, "asked anew, as it was not kept"
+
+
+def test_no_job_is_asked_for_while_much_of_what_jobs_gave_back_waits_for_the_backend() -> None:
+    driver = Driver(most_owed_bytes=100)
+    order = driver.run()
+    given = Results(files=(ResultFile("x", "text/plain", bytes(100)),))
+    driver.end(order, replace(outcome(), results=given))
+    driver.tick(60)
+    assert not driver.wanted(do.Poll)
+    driver.restart()
+    driver.tick(60)
+    assert not driver.wanted(do.Poll)
+    driver.give(on.SummaryHeard(summary()))
+    driver.take(driver.one(do.SayComplete))
+    driver.one(do.Poll)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_what_a_job_gave_back_stays_until_its_report_is_taken_though_it_was_refused(gone: bool) -> None:
+    """The backend may bring the job again: its report then has all that belongs to it."""
+    driver = Driver()
+    given = Results(files=(ResultFile("x", "text/plain", b"1"),))
+    driver.end(driver.run(), replace(outcome(), results=given))
+    driver.give(on.SummaryHeard(summary()))
+    driver.give(on.Refused("a", driver.one(do.SayComplete).key, "no", gone=gone))
+    assert driver.state() is JobState.DONE
+    assert driver.ended["a"].outcome.results == given
+    driver.give(on.WorkerIsIdle("worker-1", "a", 1, 0, True))
+    driver.tick(40)
+    driver.deliver("a")
+    driver.take(driver.one(do.Acknowledge))
+    driver.give(on.SummaryHeard(summary()))
+    assert driver.ended["a"].outcome.results == given
+    driver.take(driver.one(do.SayComplete))
+    assert driver.ended["a"].outcome.results == Results()

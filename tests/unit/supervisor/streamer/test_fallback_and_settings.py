@@ -1,9 +1,8 @@
-"""Small rules: how batches are put into requests, what `Retry-After` means, what comes in on stdin."""
+"""Small rules: how batches are put into requests, what comes in on stdin."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import msgpack
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 
 from cronium.common.config.model import Logging
 from cronium.common.messages import Position
-from cronium.supervisor.streamer.fallback import _grouped, _Waiting, retry_after_s
+from cronium.supervisor.streamer.fallback import _grouped, _Waiting
 from cronium.supervisor.streamer.settings import SettingsError, StreamerSettings
 from peers.streamer_parts import batch
 
@@ -35,21 +34,6 @@ def test_requests_have_one_job_without_holes_and_a_bounded_size(kinds: list[tupl
         assert len(group) == 1 or sum(item.batch.size for item in group) <= 1024 * 1024
         sequences = [item.batch.first_sequence for item in group]
         assert sequences == list(range(sequences[0], sequences[0] + len(group)))
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("7", 7.0),
-        ("Wed, 21 Oct 2026 07:28:10 GMT", 10.0),
-        ("Wed, 21 Oct 2020 07:28:00 GMT", 0.0),
-        ("999999", 3600.0),
-        ("", None),
-        ("soon", None),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(text: str, expected: float | None) -> None:
-    assert retry_after_s(text, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == expected
 
 
 def test_settings_survive_the_way_through_stdin() -> None:

@@ -47,8 +47,27 @@ def test_an_old_worker_generation_or_run_changes_nothing() -> None:
     assert take(core, replace(follows, worker="w2", generation=2, run=2)) is Verdict.STALE
     assert take(core, replace(follows, worker="w1", generation=2, run=3)) is Verdict.STALE
     assert take(core, replace(follows, worker="w2", generation=2, run=3)) is Verdict.TAKE
-    assert not core.announce(announce(worker="w1", generation=1), 0.0)
+    assert not core.announce(announce(worker="w2", generation=2), 0.0), "no news"
     assert take(core, replace(batch(follows.after), worker="w1", generation=1, run=9)) is Verdict.STALE
+
+
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_supervisor_that_counts_anew_is_followed(forgotten: bool) -> None:
+    """Promise 5: its journal was put back, or lost. Unanswered, the reader of a job waited for ever."""
+    core = positions()
+    core.announce(announce(worker="w1", generation=5), 0.0)
+    core.open(Open("job", "w1", 1, 5, 7), 0.0)
+    first = replace(batch(), generation=5, run=7)
+    assert take(core, first) is Verdict.TAKE
+    if forgotten:
+        assert core.forget("job", 1)
+    core.due(0.0)
+    generation = 5 if forgotten else 1
+    assert core.announce(announce(worker="w1", generation=generation), 1.0)
+    core.open(Open("job", "w1", 1, generation, 1), 1.0)
+    (said,) = core.due(1.0)
+    assert (said.generation, said.run, said.written) == (generation, 1, first.after)
+    assert take(core, replace(batch(first.after), generation=generation, run=1), 1.0) is Verdict.TAKE
 
 
 def test_what_does_not_follow_is_rejected_and_the_position_said() -> None:

@@ -78,7 +78,17 @@ def _completed() -> Story:
 def test_files_of_several_servers_lie_in_their_own_folders() -> None:
     files = (ResultFile("x", "text/plain", b"1"),)
     both = results_together(
-        [(server("a"), Results(files=files, condition=True)), (server("../b"), Results(files=files, condition=False))]
+        [(server("a"), Results(files=files, condition=True)), (server("../b"), Results(files=files, condition=False))], 100
     )
     assert [file.path for file in both.files] == ["a/x", "_b/x"]
     assert both.condition is False
+
+
+def test_files_of_several_servers_are_bounded_together() -> None:
+    """Each within the bound, together they were more than a message carries: the job never ended."""
+    parts = [(server(name), Results(files=(ResultFile("x", "text/plain", bytes(45)),))) for name in ("a", "b", "c")]
+    both = results_together(parts, 100)
+    assert [file.path for file in both.files] == ["a/x", "b/x"]
+    (problem,) = both.problems
+    assert "container.maxResults" in problem
+    assert "c/x" in problem

@@ -51,7 +51,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
             if not left:
                 break
             if all(visit.away(now_s) for visit in left):
-                yield _parked(visits, left, several=several)
+                yield _parked(visits, left, settings.max_results_bytes, several=several)
                 return
             _wait(left, control, now_s)
     finally:
@@ -60,7 +60,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
                 made.add(visit.place)
             visit.close()
         pool.announce()
-    yield Complete(_outcome(attempt, visits, several=several))
+    yield Complete(_outcome(attempt, visits, settings.max_results_bytes, several=several))
 
 
 def place_names(place: str, servers: tuple[Server, ...]) -> dict[str, str]:
@@ -116,7 +116,7 @@ def _wait(left: list[Visit], control: Control, now_s: float) -> None:
     control.wait(descriptors, min(visit.look_after_s(now_s) for visit in left))
 
 
-def _parked(visits: list[Visit], left: list[Visit], *, several: bool) -> Parked:
+def _parked(visits: list[Visit], left: list[Visit], max_results_bytes: int, *, several: bool) -> Parked:
     troubles = [_trouble(visit) for visit in left]
     begun = any(visit.begun for visit in left)
     touched = any(visit.touched for visit in visits)
@@ -138,7 +138,7 @@ def _parked(visits: list[Visit], left: list[Visit], *, several: bool) -> Parked:
         touched,
         _outcomes(over),
         missing,
-        _results(over),
+        _results(over, max_results_bytes),
         tuple(visit.place for visit in over),
     )
 
@@ -155,17 +155,17 @@ def _outcomes(visits: list[Visit]) -> tuple[ServerOutcome, ...]:
     return tuple(outcome_on(visit.server, visit.ending, touched=visit.touched) for visit in visits if visit.ending is not None)
 
 
-def _results(visits: list[Visit]) -> Results:
-    return results_together([(visit.server, visit.results) for visit in visits])
+def _results(visits: list[Visit], max_bytes: int) -> Results:
+    return results_together([(visit.server, visit.results) for visit in visits], max_bytes)
 
 
-def _outcome(attempt: Attempt, visits: list[Visit], *, several: bool) -> Outcome:
+def _outcome(attempt: Attempt, visits: list[Visit], max_results_bytes: int, *, several: bool) -> Outcome:
     ended_ms = max(visit.ended_ms for visit in visits)
     started_ms = min((min(visit.started_ms, ended_ms) for visit in visits if visit.started_ms), default=ended_ms)
     if several:
         servers = (*attempt.finished, *_outcomes(visits))
         status, exit_code, error = together(servers)
-        results = _results(visits)
+        results = _results(visits, max_results_bytes)
     else:
         ending, results, servers = visits[0].ending, visits[0].results, ()
         assert ending is not None  # noqa: S101 - all visits are over

@@ -76,12 +76,15 @@ def outcome_on(server: Server, ending: Ending, *, touched: bool) -> ServerOutcom
     return ServerOutcome(server.key, server.name, ending.status, ending.exit_code, reason, message, touched)
 
 
-def results_together(parts: Sequence[tuple[Server, Results]]) -> Results:
-    """What several gave back: files below a folder of their server's name, problems with their server."""
+def results_together(parts: Sequence[tuple[Server, Results]], max_bytes: int) -> Results:
+    """What several gave back: files below a folder of their server's name, problems with their server.
+
+    `max_bytes`: of all files. Each server's own are within it already; together they go through one message.
+    """
     all_of_them = Results()
     for server, results in parts:
         folder = server.name.replace("/", "_").lstrip(".") or "server"
         files = tuple(ResultFile(f"{folder}/{file.path}", file.mime_type, file.content) for file in results.files)
         problems = tuple(f"{server.name}: {problem}" for problem in results.problems)
         all_of_them = all_of_them.then(replace(results, files=files, problems=problems))
-    return all_of_them
+    return all_of_them.within(max_bytes)
