@@ -31,7 +31,7 @@ from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, W
 from cronium.common.servers import servers_of
 from cronium.worker.executor import Gap, Parked, Progress
 from cronium.worker.executor import Told as SystemLine
-from cronium.worker.ssh import visit
+from cronium.worker.ssh import fetch, visit
 from cronium.worker.ssh.commands import RemotePlace
 from cronium.worker.ssh.dial_places import place_to_dial
 from cronium.worker.ssh.session import opened
@@ -394,6 +394,28 @@ def test_a_worker_killed_after_the_end_is_taken_over(world: SshWorld, servers: S
     assert told.outcome.exit_code == 6
     assert [len(file.content) for file in told.outcome.results.files] == [5_000_000]
     assert ran.read_text() == "run\n"
+
+
+@pytest.mark.parametrize("after_bytes", [0, 3_000_000])
+def test_a_connection_lost_while_files_are_fetched_costs_no_file(
+    world: SshWorld, servers: Servers, monkeypatch: pytest.MonkeyPatch, after_bytes: int
+) -> None:
+    """Neither before the first byte nor in the middle: the end of a channel is no end of the files."""
+    check, came, killed = fetch._Limits.check, 0, 0
+
+    def counted(limits: fetch._Limits, came_bytes: int) -> None:
+        nonlocal came, killed
+        came += came_bytes
+        if not killed and came >= after_bytes:
+            killed = servers.all[0].kill_sessions()
+        check(limits, came_bytes)
+
+    monkeypatch.setattr(fetch._Limits, "check", counted)
+    told = world.run(world.job("for i in 1 2 3; do head -c 7000000 /dev/urandom >$CRONIUM_OUTPUT_DIR/$i; done; exit 6"))
+    assert killed
+    assert told.outcome.exit_code == 6
+    assert told.outcome.results.problems == ()
+    assert sorted((file.path, len(file.content)) for file in told.outcome.results.files) == [(n, 7_000_000) for n in "123"]
 
 
 def test_a_late_request_of_a_dead_worker_is_no_second_run(world: SshWorld, servers: Servers, ran: Path) -> None:

@@ -724,8 +724,8 @@ class Visit:
         elif not self._fetching.out and now_s >= self._again_s:
             self._fetches += 1
             place, most, scratch = self._place, self._settings.max_results_bytes + 1024, self._settings.scratch
-            enough = self._enough.is_set
-            self._fetching.send(lambda: fetch_results(connection, place, most, scratch, _FETCH_S, enough))
+            size, enough = said.size_bytes, self._enough.is_set
+            self._fetching.send(lambda: fetch_results(connection, place, size, most, scratch, _FETCH_S, enough))
 
     def _fetched(self, back: tuple[IO[bytes] | None, ExecutionError | None], size_bytes: int, now_s: float) -> Iterator[Update]:
         archive, error = back
