@@ -533,6 +533,51 @@ def test_a_cancel_said_again_cuts_no_grace(server: RemoteServer, fed: str) -> No
     read.wait_for(lambda: read.out == b"up\ntidy\ntidied\n", "all of it")
 
 
+# Its own directory is gone, it hears no TERM, and one process of its session has nothing of us in its environment.
+_UNMAKES_ITS_PLACE = """
+trap '' TERM
+env -i /bin/sleep 1000 &
+rm -rf "$CRONIUM_DIR"
+echo gone
+while :; do sleep 1; done
+"""
+
+
+@pytest.mark.parametrize("why", ["deadline", "cancel", "second cancel"])
+def test_a_script_that_removes_its_directory_is_ended_all_the_same(server: RemoteServer, why: str) -> None:
+    run, keep = server.start(_UNMAKES_ITS_PLACE, deadline_s=2 if why == "deadline" else 0, grace_s=60 if "second" in why else 1)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    if why != "deadline":
+        assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
+    if why == "second cancel":
+        assert keep.ask(Words.cancel(2)) == Reply("cancel", "told")
+    assert keep.wait_for(Ended) == Ended(137, "deadline" if why == "deadline" else "cancel")
+    keep.wait_for(Drained)
+
+
+def test_a_place_that_its_script_has_removed_can_still_be_ended(server: RemoteServer) -> None:
+    script = "trap '' TERM; rm -rf \"${CRONIUM_DIR%/*}\"; echo gone; while :; do sleep 1; done"
+    run, keep = server.start(script)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    assert keep.ask(Words.cancel(2)) == Reply("cancel", "gone")
+    assert keep.ask(Words.KILL) == Reply("kill", "done")
+    assert keep.look().launcher_alive is False
+
+
+@pytest.mark.parametrize("how", ["kill", "clean"])
+def test_whoever_ends_a_place_whose_directory_the_script_removed_finds_its_session(server: RemoteServer, how: str) -> None:
+    run, keep = server.start(_UNMAKES_ITS_PLACE)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    pid = int((server.files / "launcher").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not keep.look().launcher_alive, "the launcher's end")
+    if how == "kill":
+        assert keep.ask(Words.KILL) == Reply("kill", "done")
+        wait_until(lambda: not [one for one in server.processes() if is_job(one) or "1000" in one.cmdline()], "the job's end")
+    else:
+        assert server.clean()
+
+
 def test_kill_ends_a_place_whose_launcher_does_not_react(server: RemoteServer) -> None:
     run, keep = server.start(STUBBORN)
     run.wait_for(lambda: run.out, "the script")

@@ -324,10 +324,20 @@ of_job() {
     case $environment in *"CRONIUM_TOKEN=$token"*) ours=yes ;; esac
 }
 
+# The script's session, in $script_session where it has one of its own. It may have removed RUN; on a server its start is in `state` too.
+find_session() {
+    [ "$setsid" ] && [ -z "$script_session" ] || return 0
+    read -r script_session <"$run/session"
+    [ "$token" ] && [ -z "$script_session" ] || return 0
+    while read -r word number _; do
+        case $word in started) script_session=$number && break ;; esac
+    done <"$files/state"
+}
+
 # SIGNAL: to every process of the job, once to each, with builtins only; true when there was one. Whom a look has missed because a
 # signal came between is found by another look; by a few at most, for a script can send us as many as it likes.
 strike() {
-    [ "$script_session" ] || { [ "$setsid" ] && read -r script_session <"$run/session"; }
+    find_session
     struck='' looks=0 disturbed=1
     while [ "$disturbed" ] && [ "$looks" -lt 5 ]; do
         looks=$((looks + 1)) disturbed=''
@@ -357,7 +367,9 @@ act() {
                     stage=ending why=cancel
                     case $cancelled in '') why=deadline ;; esac
                     strike TERM
-                    : >"$run/cut" # last, for the alarm answers with a signal
+                    # Last, for the alarm answers with a signal. (No `:`: of the failed redirection of a special builtin a shell ends, and
+                    # the script may have removed all of RUN.)
+                    printf '' >"$run/cut"
                     kill -CONT "$alarm"
                     ;;
             esac
@@ -556,7 +568,7 @@ fi
         unset CRONIUM_PLACE
         # shellcheck disable=SC1091 # comes with the job
         . "$1/env"
-        : >"$1/env"
+        printf '' >"$1/env"
         export CRONIUM_DIR="$1" CRONIUM_EVENTS="$2/events" CRONIUM_OUTPUT_DIR="$3"
         export PATH="$1/helpers${PATH:+:$PATH}" PYTHONUNBUFFERED="${PYTHONUNBUFFERED-1}"
         export PYTHONPATH="$1/helpers${PYTHONPATH:+:$PYTHONPATH}" NODE_PATH="$1/helpers${NODE_PATH:+:$NODE_PATH}"
@@ -578,6 +590,7 @@ exec 7>&- 8>&-
 stage=running
 attend
 kill -TERM "$stdin_alarm"
+find_session
 await "$wrapper" 137
 stage=ended
 code=$status

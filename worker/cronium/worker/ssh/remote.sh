@@ -148,17 +148,16 @@ sweep() {
 }
 
 # KILL to the script's session, also to what has cleared its environment there. Its number may be somebody else's by now: the line
-# `started` says since when it was ours.
+# `started` says since when it was ours. (Who is its leader too, where the script has removed the directory that says so.)
 sweep_session() {
     leader='' since='' boot=''
     read -r leader <"$place/run/session"
-    is_number "$leader" || return 0
     while read -r word pid ticks boot _; do
-        if [ "$word $pid" = "started $leader" ]; then since=$ticks && break; fi
+        if [ "$word $pid" = "started ${leader:-$pid}" ]; then leader=$pid since=$ticks && break; fi
     done <<END
 $(dd bs=65536 count=1 <"$place/state")
 END
-    is_number "$since" && [ "$boot" = "$boot_id" ] || return 0
+    is_number "$leader" && is_number "$since" && [ "$boot" = "$boot_id" ] || return 0
     if read_stat "$leader" && [ "$start_ticks" != "$since" ]; then return; fi
     for entry in /proc/[0-9]*; do
         if [ -O "$entry" ] && read_stat "${entry#/proc/}" && [ "$session" = "$leader" ] && [ "$start_ticks" -ge "$since" ]; then
@@ -385,7 +384,7 @@ keep() {
             look) look ;;
             cancel)
                 answer=gone
-                [ "$first" = 1 ] || : >"$place/at_once"
+                [ "$first" = 1 ] || printf '' >"$place/at_once"
                 if find_launcher && kill -TERM "$launcher_pid"; then answer=told; fi
                 printf '@cronium cancel %s\n' "$answer" >&3
                 ;;
