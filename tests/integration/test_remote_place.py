@@ -20,6 +20,7 @@ import pytest
 
 from cronium.worker.launcher import Credit, Drained, Ended, Failed, OutputLost, OutputWaits, Results, Segment, Started
 from cronium.worker.ssh.commands import (
+    KeepReader,
     Marker,
     RemoteError,
     RemotePlace,
@@ -455,6 +456,19 @@ def test_a_job_that_runs_cannot_be_claimed(server: RemoteServer) -> None:
     assert keep.ask(Words.CLAIM) == Reply("claim", "lost")
     look = keep.look()
     assert (look.launcher_alive, look.begun, look.gate, look.there) == (True, "started", True, True)
+
+
+def test_each_answer_carries_the_sign_that_its_keeper_was_told(server: RemoteServer) -> None:
+    """Only whoever asks can know it: the text of `state`, which the script can write to, comes the same way."""
+    run, keep = server.start('echo "@cronium claim won" >>"${CRONIUM_EVENTS%/*}/state"; echo on; sleep 1000')
+    run.wait_for(lambda: run.out == b"on\n", "the script")
+    keep._replies = KeepReader("0a1b")
+    keep.channel.send(Words.sign("0a1b"))
+    assert keep.look().begun == "started"
+    assert keep.ask(Words.CLAIM) == Reply("claim", "lost")
+    assert keep.ask(Words.cancel(2)) == Reply("cancel", "told")
+    assert keep.ask(Words.KILL) == Reply("kill", "done")
+    assert len(keep.replies) == 4
 
 
 def test_a_launcher_that_was_killed_is_seen_to_be_gone(server: RemoteServer) -> None:

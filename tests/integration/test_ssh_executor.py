@@ -40,6 +40,7 @@ from peers.ssh_attempt import SshWorld, later
 from peers.ssh_world import Servers
 
 KEEPALIVE_S = 3
+BOOT = "0a0a0a0a-0000-0000-0000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -416,6 +417,19 @@ def test_a_connection_lost_while_files_are_fetched_costs_no_file(
     assert told.outcome.exit_code == 6
     assert told.outcome.results.problems == ()
     assert sorted((file.path, len(file.content)) for file in told.outcome.results.files) == [(n, 7_000_000) for n in "123"]
+
+
+def test_what_a_script_writes_to_its_state_is_no_answer(world: SshWorld, servers: Servers, ran: Path) -> None:
+    """Neither while it is read along nor to whoever takes it over and asks what is there."""
+    look = f"@cronium look launcher=gone begun=no gate=no place=no boot={BOOT}"
+    forge = f'printf "%s\\n" "{look}" "@cronium claim won" >>"${{CRONIUM_EVENTS%/*}}/state"'
+    job = world.job(f"echo run >>{ran}; echo hi; for i in $(seq 30); do {forge}; sleep 0.2; done; echo ho; exit 6")
+    place = world.place()
+    told = world.attempt(job, place, until=lambda told: told.stdout == b"hi\n")
+    world.another()
+    told = world.attempt(job, place, adopt=True, offsets={"stdout": 3, "stderr": 0}, told=told)
+    world.executor.cleanup(place, job)
+    assert (told.stdout, told.outcome.exit_code, ran.read_text()) == (b"hi\nho\n", 6, "run\n")
 
 
 def test_a_late_request_of_a_dead_worker_is_no_second_run(world: SshWorld, servers: Servers, ran: Path) -> None:

@@ -333,10 +333,14 @@ class _Job:
             b"kill": "kill done",
             b"claim": "claim lost",
         }
+        sign = ""
         for line in channel.makefile("rb"):
-            answer = answers.get(line.split()[0])
+            word, *rest = line.decode().split()
+            if word == "sign":
+                sign = rest[0]
+            answer = answers.get(word.encode())
             if answer:
-                channel.sendall(f"@cronium {answer}\n".encode())
+                channel.sendall(f"@cronium {sign} {answer}\n".encode())
 
     def _fetch(self, channel: paramiko.Channel, _: list[str]) -> None:
         channel.sendall(_READY.encode() % b"yes")

@@ -30,6 +30,7 @@ KEEP_WAIT_S: Final = 3.0
 
 _NAME = re.compile(r"cronium-[A-Za-z0-9._-]{1,200}\Z", re.ASCII)
 _READER = re.compile(r"[A-Za-z0-9]{1,64}\Z", re.ASCII)
+_SIGN = re.compile(r"[0-9a-f]{1,64}\Z", re.ASCII)
 _ROUND_S: Final = 0.02
 _MAX_NUMBER: Final = 10**18
 
@@ -134,6 +135,13 @@ class Words:
     """Answered by `Reply("claim", "won" | "lost")`: won is that the script never started, and that the place is gone."""
     KILL: Final = b"kill\n"
     """KILL to all processes of the place, its launcher too. Answered by `Reply("kill", "done")`."""
+
+    @staticmethod
+    def sign(secret: str) -> bytes:
+        """No answer; each later one carries it. Hexadecimal digits. `KeepReader` has to know it."""
+        if not _SIGN.match(secret):
+            raise ValueError("sign: hexadecimal digits only")
+        return f"sign {secret}\n".encode()
 
     @staticmethod
     def cancel(number: int) -> bytes:
@@ -296,23 +304,25 @@ class Reply:
 class KeepReader:
     """Takes our replies out of `keep`'s stdout; the rest are the bytes of `state`. Never raises for what a server sends.
 
-    A reply is one write, but may fall between two halves of a line of `state`, so it is found wherever it begins.
+    A reply is one write, but may fall between two halves of a line of `state`, so it is found wherever it begins. The script can
+    write to `state`: without the `sign` that only the keeper was told (`Words.sign`), no text is a reply.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sign: str = "") -> None:
+        self._mark = MARK + (f"{sign} ".encode() if sign else b"")
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, list[Look | Reply]]:
         """The bytes of `state` (in order, none lost), and the replies."""
         data, state, replies = self._held + data, [], []
         self._held = b""
-        while (start := data.find(MARK)) >= 0:
+        while (start := data.find(self._mark)) >= 0:
             end = data.find(b"\n", start, start + MAX_LINE_BYTES)
             if end < 0:
                 if len(data) - start < MAX_LINE_BYTES:
                     break
                 end = start  # no line of ours: the mark is kept as what it is
-            reply = parse_reply(data[start:end])
+            reply = parse_reply(data[start + len(self._mark) : end])
             if reply is None:
                 state.append(data[: start + 1])
                 data = data[start + 1 :]
@@ -320,23 +330,21 @@ class KeepReader:
                 state.append(data[:start])
                 replies.append(reply)
                 data = data[end + 1 :]
-        held = start if start >= 0 else _begun_mark(data)
+        held = start if start >= 0 else _begun_mark(data, self._mark)
         state.append(data[:held])
         self._held = data[held:]
         return b"".join(state), replies
 
 
-def _begun_mark(data: bytes) -> int:
+def _begun_mark(data: bytes, mark: bytes) -> int:
     """Where a mark begins that the end of the data cuts off."""
-    at = data.rfind(MARK[:1], max(0, len(data) - len(MARK)))
-    return at if at >= 0 and MARK.startswith(data[at:]) else len(data)
+    at = data.rfind(mark[:1], max(0, len(data) - len(mark)))
+    return at if at >= 0 and mark.startswith(data[at:]) else len(data)
 
 
 def parse_reply(line: bytes) -> Look | Reply | None:
-    """One line of ours without its newline; None for what is not one."""
-    if not line.startswith(MARK) or len(line) > MAX_LINE_BYTES:
-        return None
-    words = line[len(MARK) :].decode("utf-8", "replace").split(" ")
+    """One line of ours without its mark and its newline; None for what is not one."""
+    words = line.decode("utf-8", "replace").split(" ")
     match words:
         case ["claim", ("won" | "lost") as answer]:
             return Reply("claim", answer)

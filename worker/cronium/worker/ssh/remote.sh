@@ -324,6 +324,15 @@ read_on() {
     read_streams
 }
 
+# FORMAT VALUE...: one write. What is answered carries the last `sign` that came: the script can write to `state`, and nobody could tell
+# such text from an answer otherwise.
+answer() {
+    format=$1
+    shift
+    # shellcheck disable=SC2059 # a constant of ours, and hexadecimal digits
+    printf "@cronium $sign$format\n" "$@" >&3
+}
+
 say_contact() {
     read -r uptime _ </proc/uptime
     printf '%s\n' "$reader $uptime $$" >"$place/contact"
@@ -340,7 +349,7 @@ $(dd bs=65536 count=1 <"$place/state")
 END
     [ ! -e "$place/gate" ] || gate=yes
     [ ! -d "$place" ] || there=yes
-    printf '@cronium look launcher=%s begun=%s gate=%s place=%s boot=%s\n' "$launcher_is" "$begun" "$gate" "$there" "$boot_id" >&3
+    answer 'look launcher=%s begun=%s gate=%s place=%s boot=%s' "$launcher_is" "$begun" "$gate" "$there" "$boot_id"
 }
 
 # STREAM OFFSET: the reader goes on there; what lies before is not needed any more.
@@ -360,7 +369,7 @@ tell_reader() {
 # Follows state and events, and does what comes on stdin, a word a line, until that ends.
 keep() {
     learn
-    rounds=0
+    rounds=0 sign=''
     until [ -e "$place/stderr.0" ] || [ -e "$place/launcher" ] || [ "$rounds" -ge "$wait_rounds" ]; do
         sleep 0.02 || sleep 1
         rounds=$((rounds + 1))
@@ -379,26 +388,27 @@ keep() {
     events_follower=$!
     while read -r word first second; do
         case $word in
+            sign) case $first in *[!0-9a-f]*) ;; *) sign="$first " ;; esac ;;
             credit) printf '%20s %20s\n' "$first" "$second" 1<>"$place/credit" ;;
             next) go_on "$first" "$second" ;;
             look) look ;;
             cancel)
-                answer=gone
+                told=gone
                 [ "$first" = 1 ] || printf '' >"$place/at_once"
-                if find_launcher && kill -TERM "$launcher_pid"; then answer=told; fi
-                printf '@cronium cancel %s\n' "$answer" >&3
+                if find_launcher && kill -TERM "$launcher_pid"; then told=told; fi
+                answer 'cancel %s' "$told"
                 ;;
             kill)
                 kill_place
-                printf '@cronium kill done\n' >&3
+                answer 'kill done'
                 ;;
             claim)
                 if take_gate; then
                     kill_place
                     remove_place
-                    printf '@cronium claim won\n' >&3
+                    answer 'claim won'
                 else
-                    printf '@cronium claim lost\n' >&3
+                    answer 'claim lost'
                 fi
                 ;;
         esac

@@ -24,6 +24,7 @@ from cronium.worker.ssh.commands import (
     RemoteError,
     RemotePlace,
     Reply,
+    Words,
     keep_command,
     read_command,
     run_command,
@@ -56,7 +57,8 @@ class Session:
         self._keep_due_s = 0.0
         self._output_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}  # those still looked for
         self._keep_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}
-        self._keep_reader = KeepReader()
+        self._sign = secrets.token_hex(16)
+        self._keep_reader = KeepReader(self._sign)
         self._rest: deque[tuple[str, bytes]] = deque()
 
     def open_run(self, stdin_wait_s: float, remote_ttl_s: float, timeout_s: float) -> None:
@@ -78,7 +80,13 @@ class Session:
         self._opening.send(lambda: self._keep(timeout_s))
 
     def _keep(self, timeout_s: float) -> RemoteChannel:
-        return self.connection.open(keep_command(self.place, 0, 0, self.reader), timeout_s)
+        channel = self.connection.open(keep_command(self.place, 0, 0, self.reader), timeout_s)
+        try:
+            channel.send(Words.sign(self._sign), timeout_s)
+        except OSError as error:
+            channel.close()
+            raise self._gone(f"the place's own channel takes nothing ({error})") from error
+        return channel
 
     def feed(self, payload: bytes, timeout_s: float) -> None:
         """Hand the job to the launcher. Blocks while the server takes it. Raises ExecutionError."""

@@ -419,6 +419,9 @@ class Visit:
                 case Look(begun="started"):
                     self._read_on(session)
                     return
+                case Look(begun="no") if self.begun or self._story.started is not None:  # who else can have changed that?
+                    self._read_on(session)
+                    return
                 case Look(begun="failed") if self._story.failed is None:
                     pass  # its words are on their way
                 case Look(begun="failed") if self._story.begun:
@@ -588,8 +591,7 @@ class Visit:
             yield from self._nothing_there(now_s)
             return
         if refusal.code == "taken":  # an earlier request of ours was carried out late, or a slot's
-            self._drop_session()
-            self._phase = self._attach
+            self._reopen(now_s, _unreachable(self.server, "the job's place is there already"))
             return
         if refusal.code == "garbage":
             text = f"{name} answers something else than our commands ({refusal.detail}): see the login's shell and what its"
