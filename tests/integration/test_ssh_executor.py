@@ -38,6 +38,7 @@ from cronium.worker.ssh.session import opened
 from peers.container_world import LoopControl, Told
 from peers.ssh_attempt import SshWorld, later
 from peers.ssh_world import Servers
+from peers.sshd import new_key
 
 KEEPALIVE_S = 3
 BOOT = "0a0a0a0a-0000-0000-0000-000000000000"
@@ -987,6 +988,29 @@ def test_a_wait_for_our_own_place_to_dial_is_no_failure_of_the_server(servers: S
     assert isinstance(told.updates[-1], Parked)
     assert "raise ssh.connectionPool.maxDials" in told.updates[-1].error.message
     assert not [message for message in world.told if isinstance(message, ServerSeen)]
+    world.close()
+
+
+@pytest.mark.parametrize("trouble", ["key invalid", "unreadable file", "jump host refuses", "server refuses", "server unknown"])
+def test_only_a_server_that_answered_itself_is_said_to_be_reached(servers: Servers, tmp_path: Path, trouble: str) -> None:
+    """Its breaker closes by that: what was wrong before anybody got there says nothing of a dead server."""
+    jump = f"nobody-known@{servers.all[1].address}:{servers.all[1].port}"
+    more, ssh = {
+        "key invalid": ({"privateKey": "no key"}, {}),
+        "unreadable file": ({}, {"known_hosts_file": tmp_path}),
+        "jump host refuses": ({"proxyJump": jump}, {}),
+        "server refuses": ({"privateKey": new_key()}, {}),
+        "server unknown": ({}, {"known_hosts_file": tmp_path / "empty"}),
+    }[trouble]
+    (tmp_path / "empty").touch()
+    world = SshWorld(servers, tmp_path, **ssh)
+    script = {"type": "bash", "content": "true"}
+    job = parse_job({"id": "j", "execution": {"target": servers.target(0, **more), "script": script}})
+    told = world.attempt(job, world.place())
+    assert told.outcome.status == "failed"
+    assert told.outcome.error is not None
+    seen = [message.reached for message in world.told if isinstance(message, ServerSeen)]
+    assert seen == ([True] if trouble.startswith("server") else []), told.outcome.error.message
     world.close()
 
 

@@ -27,6 +27,8 @@ from cronium.worker.ssh.known_hosts import KnownHosts
 from cronium.worker.ssh.tcp import connect
 from cronium.worker.ssh.transport import SshTransport
 
+ANSWERED: Final = "answered"
+"""The detail of an error that says whose SSH server answered, whatever came of it: a jump host's says nothing of its target."""
 _SILENT_PINGS: Final = 3  # after so many that were not answered a connection is dead (ssh.connectionPool.keepaliveInterval)
 _GUARD_FIRST_S: Final = 1.0  # paramiko's own limits come after the guard's, which says more
 _PAUSE_S: Final = 0.05
@@ -144,7 +146,9 @@ class _Dialling:
             self._know(transport.get_remote_server_key())
             self._log_in(transport)
             guard.logged_in()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ExecutionError) and transport.initial_kex_done:
+                error.details[ANSWERED] = str(address)
             transport.stop()
             raise
         return Connection(self.server, transport, self.identity.fingerprint, self.through)
