@@ -29,7 +29,7 @@ from cronium.common.errors import ExecutionError
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, WarmUp
 from cronium.common.servers import servers_of
-from cronium.worker.executor import Gap, Parked, Progress
+from cronium.worker.executor import Gap, Parked, Progress, Status
 from cronium.worker.executor import Told as SystemLine
 from cronium.worker.ssh import fetch, visit
 from cronium.worker.ssh.commands import RemotePlace
@@ -431,6 +431,15 @@ def test_what_a_script_writes_to_its_state_is_no_answer(world: SshWorld, servers
     told = world.attempt(job, place, adopt=True, offsets={"stdout": 3, "stderr": 0}, told=told)
     world.executor.cleanup(place, job)
     assert (told.stdout, told.outcome.exit_code, ran.read_text()) == (b"hi\nho\n", 6, "run\n")
+
+
+def test_a_start_is_heard_once_whatever_a_script_writes_to_its_state(world: SshWorld, servers: Servers) -> None:
+    """Not as thousands of them, nor as one before the server's last boot; also where its connection is lost meanwhile."""
+    forge = f'yes "started 1 1 {BOOT}" | head -5000 >>"${{CRONIUM_EVENTS%/*}}/state"'
+    later(1.5, servers.all[0].kill_sessions)
+    told = world.run(world.job(f"echo hi; {forge}; sleep 5; echo ho; exit 6"))
+    assert (told.stdout, told.outcome.exit_code) == (b"hi\nho\n", 6), told.outcome
+    assert [update.status for update in told.updates if isinstance(update, Status)] == ["preparing", "running"]
 
 
 def test_a_late_request_of_a_dead_worker_is_no_second_run(world: SshWorld, servers: Servers, ran: Path) -> None:

@@ -550,13 +550,17 @@ class Visit:
 
     def _told(self, event: StateEvent, session: Session, now_s: float) -> Iterator[Update]:
         match event:
+            case Started() if event is not self._story.started:
+                pass  # the launcher says it once, before anything of the script can write there
             case Started(boot_id=boot_id):
+                first = not self.started_ms
                 self.started_ms = self.started_ms or self._start_of(event, session.facts)
                 now = session.facts.boot_id if session.facts is not None else None
                 rebooted = None not in (boot_id, now) and boot_id != now
                 self._watch.began(now_s, rebooted=rebooted, age_s=max(0, _now_ms() - self.started_ms) / 1000)
                 self.begun = True
-                yield Status("running", self._task.label)
+                if first:
+                    yield Status("running", self._task.label)
             case Ended():
                 self.ended_ms = self.ended_ms or _now_ms()
                 self._watch.speak(now_s)
