@@ -12,7 +12,9 @@ import pytest
 from cronium.common.audit import AuditLog
 from cronium.common.config.model import Ssh
 from cronium.common.errors import ExecutionError, Reason
+from cronium.common.messages import ServerSeen
 from cronium.common.servers import Address, Server
+from cronium.worker.executor import Parked
 from cronium.worker.ssh import visit, watch
 from cronium.worker.ssh.channel import RemoteChannel
 from cronium.worker.ssh.commands import RemotePlace
@@ -248,6 +250,17 @@ def test_a_server_that_never_comes_to_an_end_holds_no_worker(way: str, whole_att
     assert told.outcome.error is not None
     assert "evil" in told.outcome.error.message
     assert told.outcome.error.type == "ssh"
+
+
+def test_a_server_that_lets_us_in_and_drops_us_is_dialled_ever_more_seldom(tmp_path: Path) -> None:
+    """While its job's worker is patient with it; each login alone looks like a good one."""
+    with Hostile("dropping") as peer:
+        world = SshWorld(cast("Servers", _Behind(peer, tmp_path)), tmp_path)
+        told = world.attempt(world.job("exit 0"), world.place(), control=LoopControl(patience=8.0))
+        world.close()
+    assert isinstance(told.updates[-1], Parked)
+    logins = [message for message in world.told if isinstance(message, ServerSeen)]
+    assert 3 <= len(logins) <= 10
 
 
 def test_a_flood_beside_the_jobs_files_ends(whole_attempt: Callable[..., Told]) -> None:

@@ -225,6 +225,14 @@ class _Refusing(_Server):
         return False
 
 
+class _Dropping(_Server):
+    """Ends the connection with the first command."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.transport.sock.close()
+        return False
+
+
 class _Dumb(_Server):
     """Never answers the wish for a command."""
 
@@ -392,6 +400,7 @@ _AT_LOGIN: dict[str, type[_Server]] = {
     "questions": _Questions,
     "refusing": _Refusing,
     "dumb": _Dumb,
+    "dropping": _Dropping,
 }
 _IN_A_COMMAND: dict[str, Callable[[_Server, paramiko.Channel], None]] = {
     way.__name__: way

@@ -105,7 +105,7 @@ class Visit:
         self._open: Errand[Session] = Errand(Session.close)
         self._fetching: Errand[IO[bytes] | None] = Errand(lambda archive: archive and archive.close())
         self._again_s = 0.0
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s = 0.0  # before the next login, from one in vain to the next; a place that is heard has none
         self._reopens = self._refusals = self._fetches = 0
         self._fetch_cancels: int | None = None  # how often its end had been asked for when there was nothing but files to fetch
         self._told_full = False
@@ -209,8 +209,12 @@ class Visit:
             return
         self._log.info("server not reached", error=error.message, reason=error.reason.value)
         self._leave(now_s, error)
-        self._again_s = now_s + (self._pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
-        self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2)
+        pause_s = max(_FIRST_PAUSE_S, self._next_pause_s())
+        self._again_s = now_s + (pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
+
+    def _next_pause_s(self) -> float:
+        pause_s, self._pause_s = self._pause_s, min(_MAX_PAUSE_S, max(_FIRST_PAUSE_S, 2 * self._pause_s))
+        return pause_s
 
     def _leave(self, now_s: float, error: ExecutionError) -> None:
         """The place is out of reach from now on."""
@@ -227,7 +231,7 @@ class Visit:
             yield Told(f"the connection to {self.server.name} is lost; the script goes on there", self._task.label)
 
     def _arrived(self, connection: Connection, now_s: float) -> Iterator[Update]:
-        self._pause_s, self._again_s = _FIRST_PAUSE_S, 0.0
+        self._again_s = 0.0
         self._connection = connection
         self._phase = self._begin if self._fresh else self._attach
         yield from self._phase(now_s)
@@ -235,7 +239,7 @@ class Visit:
     def _settled(self, now_s: float) -> Iterator[Update]:
         """The place is heard (again)."""
         self._settled_s = now_s
-        self._refusals = 0
+        self._refusals, self._pause_s = 0, 0.0
         if self._told_lost and self.away_since_s is not None:
             yield Told(f"connected to {self.server.name} again after {now_s - self.away_since_s:.0f} s", self._task.label)
         self.away_since_s, self.trouble, self._told_lost, self.give_up_ms = None, None, False, 0
@@ -250,7 +254,7 @@ class Visit:
         self._connection = None
         self._pool.lose(self.server)
         self._leave(now_s, error)
-        self._again_s = now_s
+        self._again_s = now_s + self._next_pause_s()
         self._phase = self._connect
 
     def _drop_session(self) -> None:
