@@ -284,6 +284,14 @@ def never_closes(server: _Server, channel: paramiko.Channel) -> None:
     time.sleep(_SLEEP_S)
 
 
+def rekeys_for_ever(server: _Server, channel: paramiko.Channel) -> None:
+    """Asks for new keys, and says nothing of them."""
+    channel.sendall(b"now\n")
+    server.transport.packetizer.read_all = lambda *_, **__: time.sleep(_SLEEP_S)
+    server.transport._send_kex_init()
+    time.sleep(_SLEEP_S)
+
+
 def small_window(server: _Server, channel: paramiko.Channel) -> None:
     time.sleep(_SLEEP_S)
 
@@ -413,6 +421,7 @@ _IN_A_COMMAND: dict[str, Callable[[_Server, paramiko.Channel], None]] = {
         garbage_later,
         never_closes,
         reads_nothing,
+        rekeys_for_ever,
         small_window,
     )
 }
