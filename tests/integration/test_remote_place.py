@@ -101,8 +101,9 @@ def test_the_script_has_the_login_s_world_and_nothing_of_ours(server: RemoteServ
 
 
 def test_the_shell_for_scripts_may_be_an_absolute_path(server: RemoteServer) -> None:
-    run, keep = server.start("echo $0", interpreter="/no/such/shell")
+    run, keep = server.start("echo $0", interpreter="/no/such/shell", environment={"TOKEN": "secret"})
     assert keep.wait_for(Failed) == Failed("interpreter_missing", "/no/such/shell")
+    wait_until(lambda: not (server.files / "run/env").read_bytes(), "nothing of its secrets")
     assert server.clean()
     run, keep = server.start("echo ${BASH_VERSION:+bash}", interpreter="/bin/bash")
     keep.wait_for(Drained)

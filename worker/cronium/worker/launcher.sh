@@ -401,6 +401,16 @@ command exec 9>>"$files/state" || exit 125
 command exec 3<&0 || exec 3</dev/null
 exec 2>/dev/null
 
+# As in remote.sh.
+show_environments() {
+    set --
+    for entry in "/proc/$$/../"[0-9]*; do
+        set -- "$@" "$entry/environ"
+        [ $# -lt 500 ] || { head -c 2097152 "$@" /dev/null; set --; }
+    done
+    head -c 2097152 "$@" /dev/null /dev/null
+}
+
 remove_files() {
     for pipe in "$files"/reader.*; do
         [ ! -p "$pipe" ] || echo end 1<>"$pipe"
@@ -409,7 +419,7 @@ remove_files() {
     # remote.sh, and before the name is free again.
     sleep 0.5 || sleep 1
     for entry in $(
-        head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+        show_environments | tr '\000' '\n' |
             LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" \
                 -e "/^CRONIUM_READER=$token\$/{x;p;x;}" |
             sort -u
@@ -454,6 +464,7 @@ fail() {
     shift
     say "failed $*"
     [ -z "$reader" ] || kill -KILL "$reader"
+    [ ! -e "$run/env" ] || printf '' >"$run/env" # it has secrets, and the place may stay
     [ -z "$alarm" ] || silence "$alarm"
     exec 7>&- 8>&-
     case ${ttl_s:+$1} in

@@ -113,11 +113,22 @@ find_launcher() {
     [ "$start_ticks" = "$ticks" ]
 }
 
+# The environment of each process, with its name in front. Some at a time: all of a large server are too many for one command. (The
+# other files are there because of a single one `head` shows no name.)
+show_environments() {
+    set --
+    for entry in "/proc/$$/../"[0-9]*; do
+        set -- "$@" "$entry/environ"
+        [ $# -lt 500 ] || { head -c 2097152 "$@" /dev/null; set --; }
+    done
+    head -c 2097152 "$@" /dev/null /dev/null
+}
+
 # VARIABLE...: pids that seem to have one of them with the place's name. One look at everything: `head` names each file that it shows,
 # by a path with our pid, which no text knows that is older than we are. Still only a hint: anybody may show us such a line.
 carriers() {
     for variable; do set -- "$@" -e "/^$variable=$name\$/{x;p;x;}" && shift; done
-    head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+    show_environments | tr '\000' '\n' |
         LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" "$@" |
         sort -u
 }
