@@ -1034,3 +1034,39 @@ def test_the_record_names_the_job_that_a_connection_was_made_for(servers: Server
     for entry in map(orjson.loads, lines):
         jobs.setdefault(entry["event"], set()).add(entry.get("job"))
     assert [jobs[event] for event in ("ssh.connect", "ssh.host_key", "ssh.login", "ssh.command")] == [{job.id}] * 4
+
+
+def test_the_record_has_what_was_done_for_a_job_and_what_came_of_it(servers: Servers, tmp_path: Path) -> None:
+    """Issue: one entry for every connection, command, upload and download, with job, server, key and result."""
+    world = SshWorld(servers, tmp_path, connection_pool={"warm": False})
+    control = LoopControl()
+    job = world.job("trap 'echo x >$CRONIUM_OUTPUT_DIR/x; exit 5' TERM; echo up; while :; do sleep 0.05; done")
+
+    def cancel() -> None:
+        control.cancels = 1
+
+    later(1.0, cancel)
+    told = world.run(job, control=control)
+    assert (told.outcome.status, len(told.outcome.results.files)) == ("cancelled", 1)
+    world.close()
+    lines = [line for path in world.settings.audit_dir.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    entries = [entry for entry in map(orjson.loads, lines) if entry["event"].startswith("ssh.")]
+    (server,) = servers_of(job)
+    assert {entry["server"] for entry in entries} == {str(server.address)}
+    assert all(entry["key"].startswith("SHA256:") for entry in entries)
+    results = {entry["event"]: entry.get("result") for entry in entries if entry.get("job") == job.id}
+    assert results == {
+        "ssh.connect": "succeeded",
+        "ssh.host_key": "known",
+        "ssh.login": "succeeded",
+        "ssh.command": "ordered",
+        "ssh.upload": "succeeded",
+        "ssh.cancel": "ordered",
+        "ssh.download": "fetched",
+        "ssh.ended": "cancelled",
+        "ssh.cleanup": "removed",
+    }
+    (place,) = {entry["place"] for entry in entries if entry["event"] == "ssh.upload"}
+    commands = [(entry["command"], entry.get("place")) for entry in entries if entry["event"] == "ssh.exec"]
+    assert commands == [("run", place), ("keep", place), ("fetch", place), ("clean", None)]
+    assert [entry["result"] for entry in entries if entry["event"] == "ssh.disconnect"] == ["we closed it"]

@@ -19,6 +19,7 @@ from cronium.worker.ssh.commands import (
     Reply,
     Words,
     clean_command,
+    described,
     keep_command,
     list_command,
     parse_cleaned,
@@ -196,6 +197,14 @@ def test_nothing_that_a_server_says_raises_anything_else(said: bytes) -> None:
                 parse(data)
     parse_reply(said)
     KeepReader().feed(b"@cronium " + said)
+
+
+def test_a_command_is_described_by_what_it_does_and_where() -> None:
+    assert described(keep_command(PLACE, 0, 0, "r1")) == {"command": "keep", "place": PLACE.name}
+    assert described(read_command(PLACE, {"stdout": 5, "stderr": 0}, "r1")) == {"command": "read_on", "place": PLACE.name}
+    assert described(clean_command("/tmp/c", ["cronium-a-1", "cronium-a-2"])) == {"command": "clean"}
+    assert described(list_command("/tmp/c", "a")) == {"command": "list"}
+    assert described("uptime") == {"command": "other"}
 
 
 def test_what_is_gone_and_what_is_there() -> None:

@@ -30,6 +30,8 @@ KEEP_WAIT_S: Final = 3.0
 
 _NAME = re.compile(r"cronium-[A-Za-z0-9._-]{1,200}\Z", re.ASCII)
 _READER = re.compile(r"[A-Za-z0-9]{1,64}\Z", re.ASCII)
+_FUNCTION = re.compile(r"\\n([a-z_]+)[^\\\n]*'\Z")  # of the last line, as `printf %b` takes it
+_OF_PLACE = re.compile(r"exec env CRONIUM_READER=(\S+) ")
 _SIGN = re.compile(r"[0-9a-f]{1,64}\Z", re.ASCII)
 _ROUND_S: Final = 0.02
 _MAX_NUMBER: Final = 10**18
@@ -177,6 +179,12 @@ def _command(function: str, values: Mapping[str, str], *arguments: str) -> str:
 def _as_reader(place: RemotePlace, command: str) -> str:
     """`clean` finds it then, also when it is one of a connection that has died silently."""
     return command.replace("exec ", f"exec env CRONIUM_READER={place.name} ", 1)
+
+
+def described(command: str) -> dict[str, str]:
+    """What a command of ours is, for the audit log: `command`, and `place` where it is for one alone."""
+    function, place = _FUNCTION.search(command), _OF_PLACE.match(command)
+    return {"command": function[1] if function else "other"} | ({"place": place[1]} if place else {})
 
 
 @cache

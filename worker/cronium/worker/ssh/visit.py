@@ -113,7 +113,7 @@ class Visit:
         self._settled_s: float | None = None
         self._told_lost = False
         # The place.
-        self._payload = b""
+        self._payload, self._uploading = b"", False
         self._flow = Flow(settings.max_unread_bytes)
         self._watch = Watch(
             settings.ssh.connection_pool.keepalive_interval,
@@ -267,6 +267,7 @@ class Visit:
 
     def _reopen(self, now_s: float, error: ExecutionError) -> None:
         """A channel was lost or not to be had: over the same connection if it lives, not for ever."""
+        self._uploaded("failed", error=error.message)
         if self._settled_s is not None and now_s > self._settled_s + _SOUND_S:
             self._reopens = 0
         self._reopens += 1
@@ -308,7 +309,7 @@ class Visit:
             return
         self._anew(now_s)
         self._payload = self._task.payload()
-        self._audit("ssh.upload", bytes=len(self._payload))
+        self._uploading = True
         self._audit("ssh.command", interpreter=self._task.interpreter, result="ordered")
         self._fresh = False  # from here on there may be something
         self._slot = self._pool.take_slot(self.server, self._task.name)
@@ -363,7 +364,13 @@ class Visit:
             return
         yield from self._begin_to_follow(session, now_s)
 
+    def _uploaded(self, result: str, **fields: object) -> None:
+        if self._uploading:
+            self._uploading = False
+            self._audit("ssh.upload", bytes=len(self._payload), result=result, **fields)
+
     def _begin_to_follow(self, session: Session, now_s: float) -> Iterator[Update]:
+        self._uploaded("succeeded")
         self._session = session
         self._watch.begin(now_s)
         self._phase = self._follow
@@ -739,6 +746,8 @@ class Visit:
 
     def _fetched(self, back: tuple[IO[bytes] | None, ExecutionError | None], size_bytes: int, now_s: float) -> Iterator[Update]:
         archive, error = back
+        if error is not None:
+            self._audit("ssh.download", result="failed", error=error.message)
         if error is None:
             self._audit("ssh.download", bytes=size_bytes, result="fetched" if archive is not None else "gone")
             self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
