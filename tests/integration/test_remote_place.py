@@ -571,7 +571,8 @@ def test_a_script_that_removes_its_directory_is_ended_all_the_same(server: Remot
 
 
 def test_a_place_that_its_script_has_removed_can_still_be_ended(server: RemoteServer) -> None:
-    script = "trap '' TERM; rm -rf \"${CRONIUM_DIR%/*}\"; echo gone; while :; do sleep 1; done"
+    heard = 'until [ -e "${CRONIUM_DIR%/*}/contact" ]; do sleep 0.05; done'
+    script = f"{heard}; trap '' TERM; rm -rf \"${{CRONIUM_DIR%/*}}\"; echo gone; while :; do sleep 1; done"
     run, keep = server.start(script)
     run.wait_for(lambda: run.out == b"gone\n", "the script")
     assert keep.ask(Words.cancel(2)) == Reply("cancel", "gone")
