@@ -202,6 +202,22 @@ def test_a_job_on_a_server_that_stays_away_ends_after_its_deadline(docker_endpoi
         servers.wait_until_tidy()
 
 
+def test_a_job_whose_server_was_never_there_ends_after_unreachable_after(docker_endpoint: str) -> None:
+    """Tried several times meanwhile, between which its server is left alone."""
+    environ = {
+        "CRONIUM_SSH_UNREACHABLE_AFTER": "10s",
+        "CRONIUM_SSH_CIRCUIT_BREAKER_FAILURE_THRESHOLD": "2",
+        "CRONIUM_SSH_CIRCUIT_BREAKER_RECOVERY_TIMEOUT": "1s",
+    }
+    with Servers(1) as servers, World(docker_endpoint, environ=servers.environ(**environ), wait_for_images=False) as world:
+        servers.all[0].stop()
+        began_s = time.monotonic()
+        done = world.done(world.submit("true", target=servers.target()), timeout_s=60)
+        assert (done.report["error"]["type"], done.reason) == ("ssh", "unreachable"), done.report
+        assert 9 < time.monotonic() - began_s < 18, "put off by its tries"
+        servers.all[0].start()
+
+
 @pytest.mark.timeout(180)
 def test_a_network_that_is_gone_for_half_a_minute_costs_nothing(docker_endpoint: str) -> None:
     """Promise 5. The script goes on there; a worker is not held for it. What it prints later is read on as it comes."""

@@ -20,6 +20,7 @@ import pytest
 
 from cronium.worker.launcher import Credit, Drained, Ended, Failed, OutputLost, OutputWaits, Results, Segment, Started
 from cronium.worker.ssh.commands import (
+    KeepReader,
     Marker,
     RemoteError,
     RemotePlace,
@@ -100,8 +101,9 @@ def test_the_script_has_the_login_s_world_and_nothing_of_ours(server: RemoteServ
 
 
 def test_the_shell_for_scripts_may_be_an_absolute_path(server: RemoteServer) -> None:
-    run, keep = server.start("echo $0", interpreter="/no/such/shell")
+    run, keep = server.start("echo $0", interpreter="/no/such/shell", environment={"TOKEN": "secret"})
     assert keep.wait_for(Failed) == Failed("interpreter_missing", "/no/such/shell")
+    wait_until(lambda: not (server.files / "run/env").read_bytes(), "nothing of its secrets")
     assert server.clean()
     run, keep = server.start("echo ${BASH_VERSION:+bash}", interpreter="/bin/bash")
     keep.wait_for(Drained)
@@ -457,6 +459,19 @@ def test_a_job_that_runs_cannot_be_claimed(server: RemoteServer) -> None:
     assert (look.launcher_alive, look.begun, look.gate, look.there) == (True, "started", True, True)
 
 
+def test_each_answer_carries_the_sign_that_its_keeper_was_told(server: RemoteServer) -> None:
+    """Only whoever asks can know it: the text of `state`, which the script can write to, comes the same way."""
+    run, keep = server.start('echo "@cronium claim won" >>"${CRONIUM_EVENTS%/*}/state"; echo on; sleep 1000')
+    run.wait_for(lambda: run.out == b"on\n", "the script")
+    keep._replies = KeepReader("0a1b")
+    keep.channel.send(Words.sign("0a1b"))
+    assert keep.look().begun == "started"
+    assert keep.ask(Words.CLAIM) == Reply("claim", "lost")
+    assert keep.ask(Words.cancel(2)) == Reply("cancel", "told")
+    assert keep.ask(Words.KILL) == Reply("kill", "done")
+    assert len(keep.replies) == 4
+
+
 def test_a_launcher_that_was_killed_is_seen_to_be_gone(server: RemoteServer) -> None:
     """Pid and start time, whatever has that pid by then."""
     run, keep = server.start("echo up; sleep 1000")
@@ -531,6 +546,52 @@ def test_a_cancel_said_again_cuts_no_grace(server: RemoteServer, fed: str) -> No
     assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
     assert keep.wait_for(Ended) == Ended(5, "cancel")
     read.wait_for(lambda: read.out == b"up\ntidy\ntidied\n", "all of it")
+
+
+# Its own directory is gone, it hears no TERM, and one process of its session has nothing of us in its environment.
+_UNMAKES_ITS_PLACE = """
+trap '' TERM
+env -i /bin/sleep 1000 &
+rm -rf "$CRONIUM_DIR"
+echo gone
+while :; do sleep 1; done
+"""
+
+
+@pytest.mark.parametrize("why", ["deadline", "cancel", "second cancel"])
+def test_a_script_that_removes_its_directory_is_ended_all_the_same(server: RemoteServer, why: str) -> None:
+    run, keep = server.start(_UNMAKES_ITS_PLACE, deadline_s=2 if why == "deadline" else 0, grace_s=60 if "second" in why else 1)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    if why != "deadline":
+        assert keep.ask(Words.cancel(1)) == Reply("cancel", "told")
+    if why == "second cancel":
+        assert keep.ask(Words.cancel(2)) == Reply("cancel", "told")
+    assert keep.wait_for(Ended) == Ended(137, "deadline" if why == "deadline" else "cancel")
+    keep.wait_for(Drained)
+
+
+def test_a_place_that_its_script_has_removed_can_still_be_ended(server: RemoteServer) -> None:
+    heard = 'until [ -e "${CRONIUM_DIR%/*}/contact" ]; do sleep 0.05; done'
+    script = f"{heard}; trap '' TERM; rm -rf \"${{CRONIUM_DIR%/*}}\"; echo gone; while :; do sleep 1; done"
+    run, keep = server.start(script)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    assert keep.ask(Words.cancel(2)) == Reply("cancel", "gone")
+    assert keep.ask(Words.KILL) == Reply("kill", "done")
+    assert keep.look().launcher_alive is False
+
+
+@pytest.mark.parametrize("how", ["kill", "clean"])
+def test_whoever_ends_a_place_whose_directory_the_script_removed_finds_its_session(server: RemoteServer, how: str) -> None:
+    run, keep = server.start(_UNMAKES_ITS_PLACE)
+    run.wait_for(lambda: run.out == b"gone\n", "the script")
+    pid = int((server.files / "launcher").read_text().split()[0])
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not keep.look().launcher_alive, "the launcher's end")
+    if how == "kill":
+        assert keep.ask(Words.KILL) == Reply("kill", "done")
+        wait_until(lambda: not [one for one in server.processes() if is_job(one) or "1000" in one.cmdline()], "the job's end")
+    else:
+        assert server.clean()
 
 
 def test_kill_ends_a_place_whose_launcher_does_not_react(server: RemoteServer) -> None:

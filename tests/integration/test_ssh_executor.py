@@ -29,17 +29,19 @@ from cronium.common.errors import ExecutionError
 from cronium.common.job import Job, parse_job
 from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, WarmUp
 from cronium.common.servers import servers_of
-from cronium.worker.executor import Gap, Parked, Progress
+from cronium.worker.executor import Gap, Parked, Progress, Status
 from cronium.worker.executor import Told as SystemLine
-from cronium.worker.ssh import visit
+from cronium.worker.ssh import fetch, visit
 from cronium.worker.ssh.commands import RemotePlace
 from cronium.worker.ssh.dial_places import place_to_dial
 from cronium.worker.ssh.session import opened
 from peers.container_world import LoopControl, Told
 from peers.ssh_attempt import SshWorld, later
 from peers.ssh_world import Servers
+from peers.sshd import new_key
 
 KEEPALIVE_S = 3
+BOOT = "0a0a0a0a-0000-0000-0000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -394,6 +396,50 @@ def test_a_worker_killed_after_the_end_is_taken_over(world: SshWorld, servers: S
     assert told.outcome.exit_code == 6
     assert [len(file.content) for file in told.outcome.results.files] == [5_000_000]
     assert ran.read_text() == "run\n"
+
+
+@pytest.mark.parametrize("after_bytes", [0, 3_000_000])
+def test_a_connection_lost_while_files_are_fetched_costs_no_file(
+    world: SshWorld, servers: Servers, monkeypatch: pytest.MonkeyPatch, after_bytes: int
+) -> None:
+    """Neither before the first byte nor in the middle: the end of a channel is no end of the files."""
+    check, came, killed = fetch._Limits.check, 0, 0
+
+    def counted(limits: fetch._Limits, came_bytes: int) -> None:
+        nonlocal came, killed
+        came += came_bytes
+        if not killed and came >= after_bytes:
+            killed = servers.all[0].kill_sessions()
+        check(limits, came_bytes)
+
+    monkeypatch.setattr(fetch._Limits, "check", counted)
+    told = world.run(world.job("for i in 1 2 3; do head -c 7000000 /dev/urandom >$CRONIUM_OUTPUT_DIR/$i; done; exit 6"))
+    assert killed
+    assert told.outcome.exit_code == 6
+    assert told.outcome.results.problems == ()
+    assert sorted((file.path, len(file.content)) for file in told.outcome.results.files) == [(n, 7_000_000) for n in "123"]
+
+
+def test_what_a_script_writes_to_its_state_is_no_answer(world: SshWorld, servers: Servers, ran: Path) -> None:
+    """Neither while it is read along nor to whoever takes it over and asks what is there."""
+    look = f"@cronium look launcher=gone begun=no gate=no place=no boot={BOOT}"
+    forge = f'printf "%s\\n" "{look}" "@cronium claim won" >>"${{CRONIUM_EVENTS%/*}}/state"'
+    job = world.job(f"echo run >>{ran}; echo hi; for i in $(seq 30); do {forge}; sleep 0.2; done; echo ho; exit 6")
+    place = world.place()
+    told = world.attempt(job, place, until=lambda told: told.stdout == b"hi\n")
+    world.another()
+    told = world.attempt(job, place, adopt=True, offsets={"stdout": 3, "stderr": 0}, told=told)
+    world.executor.cleanup(place, job)
+    assert (told.stdout, told.outcome.exit_code, ran.read_text()) == (b"hi\nho\n", 6, "run\n")
+
+
+def test_a_start_is_heard_once_whatever_a_script_writes_to_its_state(world: SshWorld, servers: Servers) -> None:
+    """Not as thousands of them, nor as one before the server's last boot; also where its connection is lost meanwhile."""
+    forge = f'yes "started 1 1 {BOOT}" | head -5000 >>"${{CRONIUM_EVENTS%/*}}/state"'
+    later(1.5, servers.all[0].kill_sessions)
+    told = world.run(world.job(f"echo hi; {forge}; sleep 5; echo ho; exit 6"))
+    assert (told.stdout, told.outcome.exit_code) == (b"hi\nho\n", 6), told.outcome
+    assert [update.status for update in told.updates if isinstance(update, Status)] == ["preparing", "running"]
 
 
 def test_a_late_request_of_a_dead_worker_is_no_second_run(world: SshWorld, servers: Servers, ran: Path) -> None:
@@ -954,6 +1000,29 @@ def test_a_wait_for_our_own_place_to_dial_is_no_failure_of_the_server(servers: S
     world.close()
 
 
+@pytest.mark.parametrize("trouble", ["key invalid", "unreadable file", "jump host refuses", "server refuses", "server unknown"])
+def test_only_a_server_that_answered_itself_is_said_to_be_reached(servers: Servers, tmp_path: Path, trouble: str) -> None:
+    """Its breaker closes by that: what was wrong before anybody got there says nothing of a dead server."""
+    jump = f"nobody-known@{servers.all[1].address}:{servers.all[1].port}"
+    more, ssh = {
+        "key invalid": ({"privateKey": "no key"}, {}),
+        "unreadable file": ({}, {"known_hosts_file": tmp_path}),
+        "jump host refuses": ({"proxyJump": jump}, {}),
+        "server refuses": ({"privateKey": new_key()}, {}),
+        "server unknown": ({}, {"known_hosts_file": tmp_path / "empty"}),
+    }[trouble]
+    (tmp_path / "empty").touch()
+    world = SshWorld(servers, tmp_path, **ssh)
+    script = {"type": "bash", "content": "true"}
+    job = parse_job({"id": "j", "execution": {"target": servers.target(0, **more), "script": script}})
+    told = world.attempt(job, world.place())
+    assert told.outcome.status == "failed"
+    assert told.outcome.error is not None
+    seen = [message.reached for message in world.told if isinstance(message, ServerSeen)]
+    assert seen == ([True] if trouble.startswith("server") else []), told.outcome.error.message
+    world.close()
+
+
 def test_the_record_names_the_job_that_a_connection_was_made_for(servers: Servers, tmp_path: Path) -> None:
     """Issue: one entry for every connection and host key decision, with its job."""
     world = SshWorld(servers, tmp_path)
@@ -965,3 +1034,39 @@ def test_the_record_names_the_job_that_a_connection_was_made_for(servers: Server
     for entry in map(orjson.loads, lines):
         jobs.setdefault(entry["event"], set()).add(entry.get("job"))
     assert [jobs[event] for event in ("ssh.connect", "ssh.host_key", "ssh.login", "ssh.command")] == [{job.id}] * 4
+
+
+def test_the_record_has_what_was_done_for_a_job_and_what_came_of_it(servers: Servers, tmp_path: Path) -> None:
+    """Issue: one entry for every connection, command, upload and download, with job, server, key and result."""
+    world = SshWorld(servers, tmp_path, connection_pool={"warm": False})
+    control = LoopControl()
+    job = world.job("trap 'echo x >$CRONIUM_OUTPUT_DIR/x; exit 5' TERM; echo up; while :; do sleep 0.05; done")
+
+    def cancel() -> None:
+        control.cancels = 1
+
+    later(1.0, cancel)
+    told = world.run(job, control=control)
+    assert (told.outcome.status, len(told.outcome.results.files)) == ("cancelled", 1)
+    world.close()
+    lines = [line for path in world.settings.audit_dir.glob("*.jsonl") for line in path.read_bytes().splitlines()]
+    entries = [entry for entry in map(orjson.loads, lines) if entry["event"].startswith("ssh.")]
+    (server,) = servers_of(job)
+    assert {entry["server"] for entry in entries} == {str(server.address)}
+    assert all(entry["key"].startswith("SHA256:") for entry in entries)
+    results = {entry["event"]: entry.get("result") for entry in entries if entry.get("job") == job.id}
+    assert results == {
+        "ssh.connect": "succeeded",
+        "ssh.host_key": "known",
+        "ssh.login": "succeeded",
+        "ssh.command": "ordered",
+        "ssh.upload": "succeeded",
+        "ssh.cancel": "ordered",
+        "ssh.download": "fetched",
+        "ssh.ended": "cancelled",
+        "ssh.cleanup": "removed",
+    }
+    (place,) = {entry["place"] for entry in entries if entry["event"] == "ssh.upload"}
+    commands = [(entry["command"], entry.get("place")) for entry in entries if entry["event"] == "ssh.exec"]
+    assert commands == [("run", place), ("keep", place), ("fetch", place), ("clean", None)]
+    assert [entry["result"] for entry in entries if entry["event"] == "ssh.disconnect"] == ["we closed it"]

@@ -12,10 +12,12 @@ import pytest
 from cronium.common.audit import AuditLog
 from cronium.common.config.model import Ssh
 from cronium.common.errors import ExecutionError, Reason
+from cronium.common.messages import ServerSeen
 from cronium.common.servers import Address, Server
+from cronium.worker.executor import Parked
 from cronium.worker.ssh import visit, watch
 from cronium.worker.ssh.channel import RemoteChannel
-from cronium.worker.ssh.commands import RemotePlace
+from cronium.worker.ssh.commands import RemotePlace, Words
 from cronium.worker.ssh.connection import Connection
 from cronium.worker.ssh.dial import DialSettings, dial
 from cronium.worker.ssh.keys import load_identity
@@ -250,6 +252,17 @@ def test_a_server_that_never_comes_to_an_end_holds_no_worker(way: str, whole_att
     assert told.outcome.error.type == "ssh"
 
 
+def test_a_server_that_lets_us_in_and_drops_us_is_dialled_ever_more_seldom(tmp_path: Path) -> None:
+    """While its job's worker is patient with it; each login alone looks like a good one."""
+    with Hostile("dropping") as peer:
+        world = SshWorld(cast("Servers", _Behind(peer, tmp_path)), tmp_path)
+        told = world.attempt(world.job("exit 0"), world.place(), control=LoopControl(patience=8.0))
+        world.close()
+    assert isinstance(told.updates[-1], Parked)
+    logins = [message for message in world.told if isinstance(message, ServerSeen)]
+    assert 3 <= len(logins) <= 10
+
+
 def test_a_flood_beside_the_jobs_files_ends(whole_attempt: Callable[..., Told]) -> None:
     """The script has ended well, so its job has; people are told that the files are missing."""
     with Hostile("floods_fetch") as peer:
@@ -281,6 +294,28 @@ def test_a_job_is_handed_over_as_far_as_it_is_taken(login: Callable[..., Connect
         assert session.offer(b"x" * 60_000) == 2**15
         assert session.offer(b"x") == 0
         session.close()
+        connection.close()
+
+
+def test_nobody_waits_for_new_keys_that_never_come(login: Callable[..., Connection]) -> None:
+    """The loop that serves the worker's sockets says and lets go of what it likes meanwhile; then the connection is given up."""
+    with Hostile("rekeys_for_ever") as peer:
+        connection = login(peer)
+        session = Session(connection, RemotePlace("/tmp/x", "cronium-x"), "r")
+        session.keep = channel = connection.open("x", _COMMAND_S)
+        until(lambda: not connection._transport.clear_to_send.is_set(), "it asks for new keys")
+        longest_s, deadline_s = 0.0, time.monotonic() + 30
+        while connection.alive:
+            assert time.monotonic() < deadline_s, "it is never given up"
+            began_s = time.monotonic()
+            session.say(Words.LOOK)
+            channel.take(10)
+            session.read()
+            longest_s = max(longest_s, time.monotonic() - began_s)
+            time.sleep(0.01)
+        began_s = time.monotonic()
+        session.close()
+        assert max(longest_s, time.monotonic() - began_s) < 0.5
         connection.close()
 
 

@@ -225,6 +225,14 @@ class _Refusing(_Server):
         return False
 
 
+class _Dropping(_Server):
+    """Ends the connection with the first command."""
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.transport.sock.close()
+        return False
+
+
 class _Dumb(_Server):
     """Never answers the wish for a command."""
 
@@ -273,6 +281,14 @@ def never_closes(server: _Server, channel: paramiko.Channel) -> None:
     channel.sendall(b"done\n")
     channel.send_exit_status(0)
     channel.shutdown_write()
+    time.sleep(_SLEEP_S)
+
+
+def rekeys_for_ever(server: _Server, channel: paramiko.Channel) -> None:
+    """Asks for new keys, and says nothing of them."""
+    channel.sendall(b"now\n")
+    server.transport.packetizer.read_all = lambda *_, **__: time.sleep(_SLEEP_S)
+    server.transport._send_kex_init()
     time.sleep(_SLEEP_S)
 
 
@@ -333,10 +349,14 @@ class _Job:
             b"kill": "kill done",
             b"claim": "claim lost",
         }
+        sign = ""
         for line in channel.makefile("rb"):
-            answer = answers.get(line.split()[0])
+            word, *rest = line.decode().split()
+            if word == "sign":
+                sign = rest[0]
+            answer = answers.get(word.encode())
             if answer:
-                channel.sendall(f"@cronium {answer}\n".encode())
+                channel.sendall(f"@cronium {sign} {answer}\n".encode())
 
     def _fetch(self, channel: paramiko.Channel, _: list[str]) -> None:
         channel.sendall(_READY.encode() % b"yes")
@@ -388,6 +408,7 @@ _AT_LOGIN: dict[str, type[_Server]] = {
     "questions": _Questions,
     "refusing": _Refusing,
     "dumb": _Dumb,
+    "dropping": _Dropping,
 }
 _IN_A_COMMAND: dict[str, Callable[[_Server, paramiko.Channel], None]] = {
     way.__name__: way
@@ -400,6 +421,7 @@ _IN_A_COMMAND: dict[str, Callable[[_Server, paramiko.Channel], None]] = {
         garbage_later,
         never_closes,
         reads_nothing,
+        rekeys_for_ever,
         small_window,
     )
 }

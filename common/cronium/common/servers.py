@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from cronium.common.errors import ExecutionError, Reason
@@ -55,13 +56,18 @@ class Server:
     @property
     def key(self) -> str:
         """Which connections may serve it: those of the same host, port, user, identity and way there. Holds no secret."""
-        identity = repr((str(self.address), self.private_key, self.certificate, str(self.proxy_jump))).encode()
-        guessable = repr((self.passphrase, self.password)).encode()
+        identity = hashlib.sha256(repr((str(self.address), self.private_key, self.certificate, str(self.proxy_jump))).encode())
+        digest = identity.digest()
         if self.passphrase is not None or self.password is not None:  # the key shows in logs, so guessing has to be slow
-            identity = hashlib.scrypt(guessable, salt=identity, n=2**13, r=8, p=1)
-        digest = hashlib.sha256(identity).hexdigest()[:12]
+            digest = _slowly(digest, hashlib.sha256(repr((self.passphrase, self.password)).encode()).digest())
         way = "" if self.proxy_jump is None else f"{_THROUGH}{self.proxy_jump}"
-        return f"{self.address}{way}#{digest}"
+        return f"{self.address}{way}#{digest.hex()[:12]}"
+
+
+@lru_cache(maxsize=10 * MAX_SERVERS)
+def _slowly(identity: bytes, guessable: bytes) -> bytes:
+    """15 ms each, and a key is asked for again and again: once a server. Given digests, so that it keeps no secret."""
+    return hashlib.scrypt(guessable, salt=identity, n=2**13, r=8, p=1)
 
 
 def host_of(key: str) -> str:

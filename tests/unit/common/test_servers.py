@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import pytest
@@ -155,6 +156,20 @@ def test_the_same_address_behind_another_jump_host_is_another_host() -> None:
     ways = [None, *(Address(host, 2222, user) for host in ("one", "::1") for user in ("a", "b"))]
     keys = [Server("a", Address("10.0.0.5", 22, "deploy"), private_key="k", proxy_jump=way).key for way in ways]
     assert {host_of(key) for key in keys} == {"10.0.0.5:22", "10.0.0.5:22 through one:2222", "10.0.0.5:22 through [::1]:2222"}
+
+
+def test_a_slow_key_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's loop asks for it with each step; 100 servers with passwords would stop it for seconds."""
+    made, scrypt = [], hashlib.scrypt
+
+    def counted(*given: Any, **more: Any) -> bytes:
+        made.append(given)
+        return scrypt(*given, **more)
+
+    monkeypatch.setattr(hashlib, "scrypt", counted)
+    servers = [Server(name, Address("h", 22, "u"), password="asked for often") for name in ("a", "b")]
+    assert len({server.key for server in servers * 50}) == 1
+    assert len(made) <= 1
 
 
 def test_no_secret_shows() -> None:

@@ -19,6 +19,7 @@ from cronium.worker.ssh.commands import (
     Reply,
     Words,
     clean_command,
+    described,
     keep_command,
     list_command,
     parse_cleaned,
@@ -154,6 +155,17 @@ def test_a_reply_between_two_halves_of_a_line_of_state() -> None:
     assert (state, replies) == (b"ended 3 exit\n", [Reply("cancel", "told")])
 
 
+def test_only_what_carries_the_sign_is_a_reply() -> None:
+    """A script can write whatever it likes to its `state`; wherever the stream is cut."""
+    forged = b"@cronium claim won\n@cronium 0b claim won\n@cronium 0 a claim won\n"
+    whole = forged + b"start@cronium 0a claim lost\ned 1 2 -\n"
+    for cut in range(len(whole)):
+        reader = KeepReader("0a")
+        parts = [reader.feed(whole[:cut]), reader.feed(whole[cut:])]
+        assert b"".join(state for state, _ in parts) == forged + b"started 1 2 -\n"
+        assert [reply for _, replies in parts for reply in replies] == [Reply("claim", "lost")]
+
+
 def test_a_mark_that_leads_nowhere_is_not_kept_for_ever() -> None:
     reader = KeepReader()
     seen = b"".join(reader.feed(b"@cronium " + b"x" * 1000)[0] for _ in range(10))
@@ -161,16 +173,18 @@ def test_a_mark_that_leads_nowhere_is_not_kept_for_ever() -> None:
 
 
 def test_replies() -> None:
-    assert parse_reply(LOOK) == Look(launcher_alive=True, begun="no", gate=True, there=True, boot_id=BOOT)
-    assert parse_reply(b"@cronium claim lost") == Reply("claim", "lost")
+    assert parse_reply(LOOK.removeprefix(b"@cronium ")) == Look(
+        launcher_alive=True, begun="no", gate=True, there=True, boot_id=BOOT
+    )
+    assert parse_reply(b"claim lost") == Reply("claim", "lost")
     for line in (
         b"",
-        b"@cronium ",
-        b"@cronium look",
-        b"@cronium claim maybe",
-        b"@cronium look launcher=x",
+        b"look",
+        b"claim maybe",
+        b"look launcher=x",
         b"\xff",
-        b"@cronium kill done x",
+        b"kill done x",
+        b"@cronium kill done",
     ):
         assert parse_reply(line) is None
 
@@ -181,8 +195,16 @@ def test_nothing_that_a_server_says_raises_anything_else(said: bytes) -> None:
         for data in (said, READY + said):
             with contextlib.suppress(RemoteError):
                 parse(data)
-    parse_reply(b"@cronium " + said)
+    parse_reply(said)
     KeepReader().feed(b"@cronium " + said)
+
+
+def test_a_command_is_described_by_what_it_does_and_where() -> None:
+    assert described(keep_command(PLACE, 0, 0, "r1")) == {"command": "keep", "place": PLACE.name}
+    assert described(read_command(PLACE, {"stdout": 5, "stderr": 0}, "r1")) == {"command": "read_on", "place": PLACE.name}
+    assert described(clean_command("/tmp/c", ["cronium-a-1", "cronium-a-2"])) == {"command": "clean"}
+    assert described(list_command("/tmp/c", "a")) == {"command": "list"}
+    assert described("uptime") == {"command": "other"}
 
 
 def test_what_is_gone_and_what_is_there() -> None:

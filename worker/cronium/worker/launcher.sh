@@ -195,7 +195,7 @@ say() { printf '%s\n' "$*" >&9; }
 
 # NAME or absolute path: its path is in $program. 127 when PATH has none, 126 when it is there but not executable.
 find_program() {
-    program='' missing=127
+    program="" missing=127
     case $1 in
         /*)
             [ ! -f "$1" ] || missing=126
@@ -222,7 +222,7 @@ find_program() {
 # PID or self: pid, state, parent, session, start_ticks from /proc/PID/stat; false when there is no such process.
 # The name in it may hold blanks, brackets and newlines: all up to the last bracket is skipped.
 read_stat() {
-    stat='' state='' parent='' session='' start_ticks=''
+    stat="" state="" parent="" session="" start_ticks=""
     while read -r line; do stat="$stat$line "; done <"/proc/$1/stat"
     [ "$stat" ] || return 1
     pid=${stat%% *}
@@ -242,7 +242,7 @@ is_gone() {
 await() {
     interrupted=1
     while [ "$interrupted" ]; do
-        interrupted=''
+        interrupted=""
         wait "$1"
         status=$?
         if [ "$interrupted" ] && is_gone "$1"; then
@@ -278,15 +278,15 @@ start_alarm() {
                 exit 0
             fi
         }
-        nap='' cut='' over=''
+        nap="" cut="" over=""
         [ -z "${3-}" ] || trap 'ring USR2' EXIT
         trap 'over=1; kill -KILL "$nap"' TERM
         trap 'cut=1; kill -KILL "$nap"' CONT
         [ ! -e "$run/cut" ] || cut=1
         doze "$1"
         ring "$2"
-        trap '' CONT
-        cut=''
+        trap "" CONT
+        cut=""
         doze "${3-0}"
         while [ "${3-}" ] && ring USR2; do doze 1; done
     ) </dev/null >/dev/null 3<&- 4<&- 7>&- 8>&- 9>&- &
@@ -300,10 +300,10 @@ start_alarm() {
 # The answer is in $ours, yes or empty, and found by `case` where a wrong one would strike others: a signal that comes while a handler
 # runs spoils the status of the command it meets in dash 0.5.12, and what `read` gets in bash 5.2.
 of_job() {
-    ours=''
+    ours=""
     case $1 in 1 | "$$" | "$wrapper" | "$pump_stdout" | "$pump_stderr" | "$alarm") return ;; esac
     read_stat "$1"
-    case $state in '' | Z | X) return ;; esac
+    case $state in "" | Z | X) return ;; esac
     # What was there before the script is not looked at closer: on a server that is nearly everything.
     [ -z "$since" ] || [ "$start_ticks" -ge "$since" ] || return
     case $session in "$script_session") ours=yes && return ;; esac
@@ -318,19 +318,29 @@ of_job() {
         read_stat "$parent"
         case ${state:-gone$disturbed} in gone) break ;; gone1) return ;; esac
     done
-    case $token in '') ours=yes && return ;; esac
-    environment=''
+    case $token in "") ours=yes && return ;; esac
+    environment=""
     while read -r line || [ "$line" ]; do environment="$environment$line "; done <"/proc/$1/environ"
     case $environment in *"CRONIUM_TOKEN=$token"*) ours=yes ;; esac
+}
+
+# The script's session, in $script_session where it has one of its own. It may have removed RUN; on a server its start is in `state` too.
+find_session() {
+    [ "$setsid" ] && [ -z "$script_session" ] || return 0
+    read -r script_session <"$run/session"
+    [ "$token" ] && [ -z "$script_session" ] || return 0
+    while read -r word number _; do
+        case $word in started) script_session=$number && break ;; esac
+    done <"$files/state"
 }
 
 # SIGNAL: to every process of the job, once to each, with builtins only; true when there was one. Whom a look has missed because a
 # signal came between is found by another look; by a few at most, for a script can send us as many as it likes.
 strike() {
-    [ "$script_session" ] || { [ "$setsid" ] && read -r script_session <"$run/session"; }
-    struck='' looks=0 disturbed=1
+    find_session
+    struck="" looks=0 disturbed=1
     while [ "$disturbed" ] && [ "$looks" -lt 5 ]; do
-        looks=$((looks + 1)) disturbed=''
+        looks=$((looks + 1)) disturbed=""
         for entry in /proc/[0-9]*; do
             case $struck/ in *"$entry/"*) continue ;; esac
             of_job "${entry#/proc/}"
@@ -355,9 +365,11 @@ act() {
                 running: | ending:* | killing:*) ;;
                 *)
                     stage=ending why=cancel
-                    case $cancelled in '') why=deadline ;; esac
+                    case $cancelled in "") why=deadline ;; esac
                     strike TERM
-                    : >"$run/cut" # last, for the alarm answers with a signal
+                    # Last, for the alarm answers with a signal. (No `:`: of the failed redirection of a special builtin a shell ends, and
+                    # the script may have removed all of RUN.)
+                    printf "" >"$run/cut"
                     kill -CONT "$alarm"
                     ;;
             esac
@@ -370,13 +382,13 @@ act() {
 attend() {
     interrupted=1 pending=1 disturbed=1
     while [ "$pending" ] && [ -z "$acting" ]; do
-        acting=1 pending=''
+        acting=1 pending=""
         act
-        acting=''
+        acting=""
     done
 }
-stage=waiting why=exit cancelled='' deadline='' late='' nobody='' acting='' disturbed=''
-reader='' wrapper='' pump_stdout='' pump_stderr='' alarm='' script_session='' since=''
+stage=waiting why=exit cancelled="" deadline="" late="" nobody="" acting="" disturbed=""
+reader="" wrapper="" pump_stdout="" pump_stderr="" alarm="" script_session="" since=""
 trap 'cancelled=1; attend' TERM
 trap 'deadline=1; attend' USR1
 trap 'late=1; attend' USR2
@@ -389,6 +401,16 @@ command exec 9>>"$files/state" || exit 125
 command exec 3<&0 || exec 3</dev/null
 exec 2>/dev/null
 
+# As in remote.sh.
+show_environments() {
+    set --
+    for entry in "/proc/$$/../"[0-9]*; do
+        set -- "$@" "$entry/environ"
+        [ $# -lt 500 ] || { head -c 2097152 "$@" /dev/null; set --; }
+    done
+    head -c 2097152 "$@" /dev/null /dev/null
+}
+
 remove_files() {
     for pipe in "$files"/reader.*; do
         [ ! -p "$pipe" ] || echo end 1<>"$pipe"
@@ -397,7 +419,7 @@ remove_files() {
     # remote.sh, and before the name is free again.
     sleep 0.5 || sleep 1
     for entry in $(
-        head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+        show_environments | tr '\000' '\n' |
             LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" \
                 -e "/^CRONIUM_READER=$token\$/{x;p;x;}" |
             sort -u
@@ -411,11 +433,11 @@ remove_files() {
 # Until the place is gone, or nobody has come back for so long.
 keep_files() {
     cd /
-    pause_s=10 quiet_s=0 contact=''
+    pause_s=10 quiet_s=0 contact=""
     [ "$ttl_s" -ge 40 ] || pause_s=$((ttl_s / 4))
     [ "$pause_s" -ge 1 ] || pause_s=1
     while [ -d "$files" ]; do
-        before=$contact contact=''
+        before=$contact contact=""
         read -r contact <"$files/contact"
         [ "$contact" = "$before" ] || quiet_s=0
         if [ "$quiet_s" -ge "$ttl_s" ]; then
@@ -430,7 +452,7 @@ keep_files() {
 # As in remote.sh.
 take_gate() {
     set -C
-    printf '' >"$files/gate"
+    printf "" >"$files/gate"
     set -- "$?"
     set +C
     return "$1"
@@ -442,10 +464,11 @@ fail() {
     shift
     say "failed $*"
     [ -z "$reader" ] || kill -KILL "$reader"
+    [ ! -e "$run/env" ] || printf "" >"$run/env" # it has secrets, and the place may stay
     [ -z "$alarm" ] || silence "$alarm"
     exec 7>&- 8>&-
     case ${ttl_s:+$1} in
-        '' | given_up) ;;
+        "" | given_up) ;;
         no_input | cancelled) if take_gate; then remove_files; fi ;;
         *) keep_files ;;
     esac
@@ -484,7 +507,7 @@ exec 7>"$run/stdout.pipe" 8>"$run/stderr.pipe"
 find_program sh
 start_pump() {
     (
-        trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE
+        trap "" HUP INT QUIT TERM USR1 USR2 ALRM PIPE
         export CRONIUM_PUMP="$pump" CRONIUM_SHELL="$program" LC_ALL=C
         exec 3<&- 6<&- 7>&- 8>&- 5<>"$run/$1.said"
         exec "$program" -c "$pump" cronium-pump "$files" "$run" "$1" "" 1 "${token:+0}"
@@ -504,12 +527,12 @@ start_alarm "$stdin_wait_s" ALRM
 attend
 await "$probe" 1
 # A shell without job control starts its background processes with INT and QUIT ignored, and the script could not take that back.
-[ "$status" -eq 0 ] || signals=''
+[ "$status" -eq 0 ] || signals=""
 await "$reader" 0
-reader=''
+reader=""
 [ -z "$cancelled" ] || fail 143 cancelled "before the job came"
 if [ "$token" ] && [ "$status" -ne 0 ]; then
-    printf '%8192s' '' >"$run/probe" || fail 125 disk_full "$run"
+    printf '%8192s' "" >"$run/probe" || fail 125 disk_full "$run"
     [ ! -e "$run/spec" ] || fail 125 incomplete
 fi
 [ -e "$run/spec" ] || fail 125 no_input
@@ -556,7 +579,7 @@ fi
         unset CRONIUM_PLACE
         # shellcheck disable=SC1091 # comes with the job
         . "$1/env"
-        : >"$1/env"
+        printf "" >"$1/env"
         export CRONIUM_DIR="$1" CRONIUM_EVENTS="$2/events" CRONIUM_OUTPUT_DIR="$3"
         export PATH="$1/helpers${PATH:+:$PATH}" PYTHONUNBUFFERED="${PYTHONUNBUFFERED-1}"
         export PYTHONPATH="$1/helpers${PYTHONPATH:+:$PYTHONPATH}" NODE_PATH="$1/helpers${NODE_PATH:+:$NODE_PATH}"
@@ -578,6 +601,7 @@ exec 7>&- 8>&-
 stage=running
 attend
 kill -TERM "$stdin_alarm"
+find_session
 await "$wrapper" 137
 stage=ended
 code=$status
@@ -601,7 +625,7 @@ silence "$stdin_alarm"
 silence "$alarm"
 
 # A pump whose output nobody comes for would wait for ever.
-keeper=''
+keeper=""
 if [ "$ttl_s" ]; then
     (
         keep_files
@@ -643,7 +667,7 @@ look_up() {
     value=-
     while read -r key number _; do
         case $# in 2) [ "$key" = "$2" ] || continue ;; *) number=$key ;; esac
-        case $number in '' | *[!0-9]*) ;; *) value=$number ;; esac
+        case $number in "" | *[!0-9]*) ;; *) value=$number ;; esac
         break
     done <"$1"
 }
@@ -686,7 +710,7 @@ find_end() {
     last=-1 end=-
     for entry in "$files/$1".*; do
         start=${entry##*.}
-        case $start in '' | *[!0-9]* | 0?* | ???????????????????*) continue ;; esac
+        case $start in "" | *[!0-9]* | 0?* | ???????????????????*) continue ;; esac
         [ "$start" -le "$last" ] || last=$start
     done
     size=$(stat -c %s "$files/$1.$last")

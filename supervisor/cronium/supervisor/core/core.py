@@ -618,7 +618,8 @@ class Core:
             begun_at=record.begun_at if adopt else (),
             parked=None,
             missing=(),
-            give_up_ms=record.give_up_ms if adopt else None,  # until its script is seen to run, it has not been put off
+            # Until its script is seen to run, no try puts its limit off; parked without a place it has one too.
+            give_up_ms=record.give_up_ms if adopt or record.parked is not None else None,
             waits_for=None,
             placed_ms=record.placed_ms if adopt else now.unix_ms,
         )

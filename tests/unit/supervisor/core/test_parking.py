@@ -173,6 +173,26 @@ def test_if_nobody_gets_there_it_ends_as_it_was_said_and_its_place_is_remembered
     assert (driver.records["a"].place, driver.records["a"].leftovers) == (None, (order.place,))
 
 
+def test_a_job_that_never_got_to_its_server_waits_no_longer_for_each_time_it_was_tried() -> None:
+    """Nothing of its place is there, so it is named anew for each try; its limit is the first one's."""
+    driver = Driver(breaker_failures=5, breaker_recovery_s=60.0)
+    order: do.DispatchTo | None = driver.run("a", servers=(WEB,))
+    began_s, tries = driver.now_s, 0
+    while "a" not in driver.ended:
+        if order is not None:
+            tries += 1
+            driver.reached(WEB, reached=False)
+            driver.park(order, begun=False, give_up_s=900.0, touched=False)  # each worker counts from its own start
+            driver.idle(order)
+        driver.tick(after_s=1.0)
+        order = next(iter(driver.wanted(do.DispatchTo)), None)
+        assert driver.now_s < began_s + 1000, f"{tries} tries, and no end"
+    assert driver.now_s >= began_s + 900
+    error = driver.ended["a"].outcome.error
+    assert error is not None
+    assert (error.reason, error.message) == (Reason.UNREACHABLE, "no answer")
+
+
 def test_it_is_not_given_up_after_a_restart_before_somebody_has_tried() -> None:
     """Promises 2 and 5: its server may be back, and its script have ended, with an exit code and output that wait there."""
     driver = Driver(breaker_failures=100)

@@ -8,15 +8,15 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.job import parse_job
 from cronium.common.messages import ResultFile, Results, ServerOutcome
 from cronium.common.servers import Server, servers_of, together
-from cronium.worker.ssh.outcome import Facts, decide, outcome_on, results_together
+from cronium.worker.ssh.outcome import Facts, decide, folders_of, outcome_on, results_together
 from cronium.worker.story import Story
 
 STARTED = b"started 7 100 boot\n"
 LOST = ExecutionError(Reason.PLACE_VANISHED, "gone")
 
 
-def server(name: str) -> Server:
-    details = {"name": name, "host": "host", "username": "root", "privateKey": "k"}
+def server(name: str, host: str = "host") -> Server:
+    details = {"name": name, "host": host, "username": "root", "privateKey": "k"}
     target = {"type": "server", "serverDetails": details}
     return servers_of(parse_job({"id": "j", "execution": {"target": target, "script": {"type": "bash", "content": ""}}}))[0]
 
@@ -77,18 +77,25 @@ def _completed() -> Story:
 
 def test_files_of_several_servers_lie_in_their_own_folders() -> None:
     files = (ResultFile("x", "text/plain", b"1"),)
-    both = results_together(
-        [(server("a"), Results(files=files, condition=True)), (server("../b"), Results(files=files, condition=False))], 100
-    )
+    a, b = server("a", "one"), server("../b", "two")
+    parts = [(a, Results(files=files, condition=True)), (b, Results(files=files, condition=False))]
+    both = results_together(parts, folders_of([a, b]), 100)
     assert [file.path for file in both.files] == ["a/x", "_b/x"]
     assert both.condition is False
 
 
 def test_files_of_several_servers_are_bounded_together() -> None:
     """Each within the bound, together they were more than a message carries: the job never ended."""
-    parts = [(server(name), Results(files=(ResultFile("x", "text/plain", bytes(45)),))) for name in ("a", "b", "c")]
-    both = results_together(parts, 100)
+    servers = [server(name, f"host-{name}") for name in ("a", "b", "c")]
+    parts = [(one, Results(files=(ResultFile("x", "text/plain", bytes(45)),))) for one in servers]
+    both = results_together(parts, folders_of(servers), 100)
     assert [file.path for file in both.files] == ["a/x", "b/x"]
     (problem,) = both.problems
     assert "container.maxResults" in problem
     assert "c/x" in problem
+
+
+def test_names_that_give_one_folder_are_numbered_apart() -> None:
+    """Whichever of them are together in a part of the results."""
+    servers = [server(name, f"host-{number}") for number, name in enumerate(["a/b", "a_b", ".a/b"])]
+    assert list(folders_of(servers).values()) == ["a_b", "a_b (2)", "a_b (3)"]

@@ -15,7 +15,7 @@ from cronium.common.servers import Server, servers_of, together
 from cronium.worker.executor import Attempt, Complete, Control, Labels, Parked, Status, Update
 from cronium.worker.payload import payload
 from cronium.worker.ssh.flow import STREAMS
-from cronium.worker.ssh.outcome import outcome_on, results_together
+from cronium.worker.ssh.outcome import folders_of, outcome_on, results_together
 from cronium.worker.ssh.plan import Plan, plan
 from cronium.worker.ssh.pool import Pool
 from cronium.worker.ssh.settings import Settings
@@ -51,7 +51,7 @@ def run(attempt: Attempt, control: Control, pool: Pool, settings: Settings, made
             if not left:
                 break
             if all(visit.away(now_s) for visit in left):
-                yield _parked(visits, left, settings.max_results_bytes, several=several)
+                yield _parked(attempt, visits, left, settings.max_results_bytes, several=several)
                 return
             _wait(left, control, now_s)
     finally:
@@ -116,7 +116,7 @@ def _wait(left: list[Visit], control: Control, now_s: float) -> None:
     control.wait(descriptors, min(visit.look_after_s(now_s) for visit in left))
 
 
-def _parked(visits: list[Visit], left: list[Visit], max_results_bytes: int, *, several: bool) -> Parked:
+def _parked(attempt: Attempt, visits: list[Visit], left: list[Visit], max_results_bytes: int, *, several: bool) -> Parked:
     troubles = [_trouble(visit) for visit in left]
     begun = any(visit.begun for visit in left)
     touched = any(visit.touched for visit in visits)
@@ -138,7 +138,7 @@ def _parked(visits: list[Visit], left: list[Visit], max_results_bytes: int, *, s
         touched,
         _outcomes(over),
         missing,
-        _results(over, max_results_bytes),
+        _results(attempt, over, max_results_bytes),
         tuple(visit.place for visit in over),
     )
 
@@ -155,8 +155,9 @@ def _outcomes(visits: list[Visit]) -> tuple[ServerOutcome, ...]:
     return tuple(outcome_on(visit.server, visit.ending, touched=visit.touched) for visit in visits if visit.ending is not None)
 
 
-def _results(visits: list[Visit], max_bytes: int) -> Results:
-    return results_together([(visit.server, visit.results) for visit in visits], max_bytes)
+def _results(attempt: Attempt, visits: list[Visit], max_bytes: int) -> Results:
+    parts = [(visit.server, visit.results) for visit in visits]
+    return results_together(parts, folders_of(servers_of(attempt.job)), max_bytes)
 
 
 def _outcome(attempt: Attempt, visits: list[Visit], max_results_bytes: int, *, several: bool) -> Outcome:
@@ -165,7 +166,7 @@ def _outcome(attempt: Attempt, visits: list[Visit], max_results_bytes: int, *, s
     if several:
         servers = (*attempt.finished, *_outcomes(visits))
         status, exit_code, error = together(servers)
-        results = _results(visits, max_results_bytes)
+        results = _results(attempt, visits, max_results_bytes)
     else:
         ending, results, servers = visits[0].ending, visits[0].results, ()
         assert ending is not None  # noqa: S101 - all visits are over

@@ -40,6 +40,7 @@ class RemoteChannel:
         self._channel = channel
         self._intake = _Intake(transport)
         self._last = STDERR
+        self._due = 0  # of its window
         # What came before the command was asked for would be nobody's output.
         channel.in_buffer = _Inlet(self._intake, STDOUT, channel)
         channel.in_stderr_buffer = _Inlet(self._intake, STDERR, channel)
@@ -74,17 +75,25 @@ class RemoteChannel:
 
         Waits for no data; only while the connection itself takes nothing at all.
         """
+        self._give_window()
         first, second = (STDERR, STDOUT) if self._last == STDOUT else (STDOUT, STDERR)
         for stream in (first, second):
             piece = self._intake.pull(stream, limit)
             if piece:
                 self._last = stream
-                try:
-                    self._transport.give_window(self._channel, len(piece))
-                except (SSHException, OSError, EOFError) as error:
-                    self._transport.guard.fail(Cause.RESET, str(error))  # the end follows; the piece counts
+                self._due += self._transport.taken(self._channel, len(piece))
+                self._give_window()
                 return stream, piece
         return None
+
+    def _give_window(self) -> None:
+        if not self._due or self._transport.rekeying:
+            return
+        try:
+            self._transport.give_window(self._channel, self._due)
+        except (SSHException, OSError, EOFError) as error:
+            self._transport.guard.fail(Cause.RESET, str(error))  # the end follows; what was taken counts
+        self._due = 0
 
     def send(self, data: bytes, timeout_s: float) -> None:
         """Write all of it to the command's stdin. Raises OSError: TimeoutError, or BrokenPipeError when nobody takes it."""
@@ -98,7 +107,7 @@ class RemoteChannel:
 
     def offer(self, data: bytes) -> int:
         """Write what the command takes right now; how many bytes that was. Raises BrokenPipeError."""
-        if self._transport.guard.jammed:
+        if self._transport.guard.jammed or self._transport.rekeying:
             return 0
         try:
             return self._send(data[:_SEND_BYTES], 0.0)
@@ -119,6 +128,12 @@ class RemoteChannel:
         self._intake.close()
         if self._transport.guard.jammed:
             return
+        if self._transport.rekeying:
+            threading.Thread(target=self._say_closed, name="ssh-close", daemon=True).start()
+        else:
+            self._say_closed()
+
+    def _say_closed(self) -> None:
         try:
             self._channel.close()
         except (SSHException, OSError, EOFError) as error:

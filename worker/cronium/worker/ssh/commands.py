@@ -30,6 +30,9 @@ KEEP_WAIT_S: Final = 3.0
 
 _NAME = re.compile(r"cronium-[A-Za-z0-9._-]{1,200}\Z", re.ASCII)
 _READER = re.compile(r"[A-Za-z0-9]{1,64}\Z", re.ASCII)
+_FUNCTION = re.compile(r"\\n([a-z_]+)[^\\\n]*'\Z")  # of the last line, as `printf %b` takes it
+_OF_PLACE = re.compile(r"exec env CRONIUM_READER=(\S+) ")
+_SIGN = re.compile(r"[0-9a-f]{1,64}\Z", re.ASCII)
 _ROUND_S: Final = 0.02
 _MAX_NUMBER: Final = 10**18
 
@@ -136,6 +139,13 @@ class Words:
     """KILL to all processes of the place, its launcher too. Answered by `Reply("kill", "done")`."""
 
     @staticmethod
+    def sign(secret: str) -> bytes:
+        """No answer; each later one carries it. Hexadecimal digits. `KeepReader` has to know it."""
+        if not _SIGN.match(secret):
+            raise ValueError("sign: hexadecimal digits only")
+        return f"sign {secret}\n".encode()
+
+    @staticmethod
     def cancel(number: int) -> bytes:
         """1 lets the script tidy up for its grace, 2 does not. Answered by `Reply("cancel", "told" | "gone")`.
 
@@ -169,6 +179,12 @@ def _command(function: str, values: Mapping[str, str], *arguments: str) -> str:
 def _as_reader(place: RemotePlace, command: str) -> str:
     """`clean` finds it then, also when it is one of a connection that has died silently."""
     return command.replace("exec ", f"exec env CRONIUM_READER={place.name} ", 1)
+
+
+def described(command: str) -> dict[str, str]:
+    """What a command of ours is, for the audit log: `command`, and `place` where it is for one alone."""
+    function, place = _FUNCTION.search(command), _OF_PLACE.match(command)
+    return {"command": function[1] if function else "other"} | ({"place": place[1]} if place else {})
 
 
 @cache
@@ -296,23 +312,25 @@ class Reply:
 class KeepReader:
     """Takes our replies out of `keep`'s stdout; the rest are the bytes of `state`. Never raises for what a server sends.
 
-    A reply is one write, but may fall between two halves of a line of `state`, so it is found wherever it begins.
+    A reply is one write, but may fall between two halves of a line of `state`, so it is found wherever it begins. The script can
+    write to `state`: without the `sign` that only the keeper was told (`Words.sign`), no text is a reply.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, sign: str = "") -> None:
+        self._mark = MARK + (f"{sign} ".encode() if sign else b"")
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, list[Look | Reply]]:
         """The bytes of `state` (in order, none lost), and the replies."""
         data, state, replies = self._held + data, [], []
         self._held = b""
-        while (start := data.find(MARK)) >= 0:
+        while (start := data.find(self._mark)) >= 0:
             end = data.find(b"\n", start, start + MAX_LINE_BYTES)
             if end < 0:
                 if len(data) - start < MAX_LINE_BYTES:
                     break
                 end = start  # no line of ours: the mark is kept as what it is
-            reply = parse_reply(data[start:end])
+            reply = parse_reply(data[start + len(self._mark) : end])
             if reply is None:
                 state.append(data[: start + 1])
                 data = data[start + 1 :]
@@ -320,23 +338,21 @@ class KeepReader:
                 state.append(data[:start])
                 replies.append(reply)
                 data = data[end + 1 :]
-        held = start if start >= 0 else _begun_mark(data)
+        held = start if start >= 0 else _begun_mark(data, self._mark)
         state.append(data[:held])
         self._held = data[held:]
         return b"".join(state), replies
 
 
-def _begun_mark(data: bytes) -> int:
+def _begun_mark(data: bytes, mark: bytes) -> int:
     """Where a mark begins that the end of the data cuts off."""
-    at = data.rfind(MARK[:1], max(0, len(data) - len(MARK)))
-    return at if at >= 0 and MARK.startswith(data[at:]) else len(data)
+    at = data.rfind(mark[:1], max(0, len(data) - len(mark)))
+    return at if at >= 0 and mark.startswith(data[at:]) else len(data)
 
 
 def parse_reply(line: bytes) -> Look | Reply | None:
-    """One line of ours without its newline; None for what is not one."""
-    if not line.startswith(MARK) or len(line) > MAX_LINE_BYTES:
-        return None
-    words = line[len(MARK) :].decode("utf-8", "replace").split(" ")
+    """One line of ours without its mark and its newline; None for what is not one."""
+    words = line.decode("utf-8", "replace").split(" ")
     match words:
         case ["claim", ("won" | "lost") as answer]:
             return Reply("claim", answer)

@@ -1,6 +1,7 @@
 """A connection to a server that is logged in: commands on it, and whether it still lives.
 
-Runs in a worker; made by `dial`. Calls block, each with a deadline. Nothing here knows of places or jobs.
+Runs in a worker; made by `dial`. Calls block, each with a deadline. Nothing here knows of places or
+jobs, but each command says what it is, for the record.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +20,7 @@ from paramiko.ssh_exception import ChannelException, SSHException
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.servers import Address, Server
 from cronium.worker.ssh.channel import STDOUT, RemoteChannel
+from cronium.worker.ssh.commands import described
 from cronium.worker.ssh.guard import Cause
 from cronium.worker.ssh.transport import SshTransport
 
@@ -41,14 +44,19 @@ class Finished:
 class Connection:
     """One SSH connection. Safe to use from several threads.
 
-    `key`: the fingerprint that it was logged in with. `through`: the jump host's connection, closed with this one.
+    `key`: the fingerprint that it was logged in with. `through`: the jump host's connection, closed with this one. `note`: takes
+    down (event, fields) what was done with it.
     """
 
-    def __init__(self, server: Server, transport: SshTransport, key: str, through: Connection | None = None) -> None:
+    def __init__(
+        self, server: Server, transport: SshTransport, key: str, through: Connection | None, note: Callable[..., None]
+    ) -> None:
         self.server = server
         self.key = key
         self._transport = transport
         self._through = through
+        self._note = note
+        self._closing = threading.Lock()  # taken for good by whoever closes it first
 
     @property
     def alive(self) -> bool:
@@ -67,6 +75,7 @@ class Connection:
             channel = self._session(deadline_s)
             channel.event = _Patience(deadline_s)
             found = RemoteChannel(self._transport, channel)
+            self._note("ssh.exec", **described(command))
             channel.exec_command(command)
         except ChannelException as error:
             raise self._crowded(error) from error
@@ -108,6 +117,8 @@ class Connection:
 
     def close(self) -> None:
         """End it, with all its channels."""
+        if self._closing.acquire(blocking=False):
+            self._note("ssh.disconnect", result=(self._transport.guard.cause or Cause.CLOSED).value)
         self._transport.stop()
         if self._through is not None:
             self._through.close()

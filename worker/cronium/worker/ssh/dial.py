@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import paramiko
 from paramiko.ssh_exception import AuthenticationException, BadAuthenticationType, IncompatiblePeer, SSHException
@@ -27,6 +28,8 @@ from cronium.worker.ssh.known_hosts import KnownHosts
 from cronium.worker.ssh.tcp import connect
 from cronium.worker.ssh.transport import SshTransport
 
+ANSWERED: Final = "answered"
+"""The detail of an error that says whose SSH server answered, whatever came of it: a jump host's says nothing of its target."""
 _SILENT_PINGS: Final = 3  # after so many that were not answered a connection is dead (ssh.connectionPool.keepaliveInterval)
 _GUARD_FIRST_S: Final = 1.0  # paramiko's own limits come after the guard's, which says more
 _PAUSE_S: Final = 0.05
@@ -144,10 +147,14 @@ class _Dialling:
             self._know(transport.get_remote_server_key())
             self._log_in(transport)
             guard.logged_in()
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ExecutionError) and transport.initial_kex_done:
+                error.details[ANSWERED] = str(address)
             transport.stop()
             raise
-        return Connection(self.server, transport, self.identity.fingerprint, self.through)
+        # It outlives the job that it was made for: what is done with it later names a place, and that its job.
+        note = partial(self.audit.append, **{name: value for name, value in self._fields().items() if name != "job"})
+        return Connection(self.server, transport, self.identity.fingerprint, self.through, note)
 
     def _shake_hands(self, transport: SshTransport) -> None:
         transport.banner_timeout = self._left_s() + _GUARD_FIRST_S
@@ -250,8 +257,8 @@ class _Dialling:
     def _left_s(self) -> float:
         return max(0.001, self.deadline_s - time.monotonic())
 
-    def _fields(self) -> dict[str, object]:
-        fields: dict[str, object] = {"server": str(self.server.address), "key": self.identity.fingerprint}
+    def _fields(self) -> dict[str, Any]:
+        fields: dict[str, Any] = {"server": str(self.server.address), "key": self.identity.fingerprint}
         job = {"job": self.job_id} if self.job_id else {}
         return job | fields | ({"through": str(self.through.server.address)} if self.through else {})
 

@@ -69,7 +69,7 @@ class SshExecutor:
 
         def remove(server: Server) -> None:
             try:
-                self._remove_at(server, names[server.key])
+                self._remove_at(server, names[server.key], job.id)
             except ExecutionError as error:
                 troubles[server.key] = error
             else:
@@ -137,33 +137,32 @@ class SshExecutor:
         """See `Resident`."""
         self._pool.close()
 
-    def _remove_at(self, server: Server, name: str) -> None:
+    def _remove_at(self, server: Server, name: str, job_id: str) -> None:
         """In a helper thread: a connection that is not there is made for this alone."""
         connection = self._pool.peek(server)
         if connection is not None:
             try:
-                self._remove(connection, name)
+                self._remove(connection, name, job_id)
             except ExecutionError as error:  # it is just being lost, or takes no further command
                 _log.info("not removed over the connection that is there", place=name, error=error.message)
                 connection.close()  # before there is another one
             else:
                 return
-        connection = self._pool.reach(server)
+        connection = self._pool.reach(server, job_id)
         try:
-            self._remove(connection, name)
+            self._remove(connection, name, job_id)
         finally:
             connection.close()
 
-    def _remove(self, connection: Connection, name: str) -> None:
+    def _remove(self, connection: Connection, name: str, job_id: str | None = None) -> None:
         found = connection.run(clean_command(self._settings.ssh.execution.temp_dir, (name,)), _COMMAND_S, max_bytes=_MOST_BYTES)
         try:
             gone, why = name in parse_cleaned(found.stdout).names, "it is still there"
         except RemoteError as error:
             gone, why = False, error.detail
-        result = "removed" if gone else "failed"
-        self._pool.audit.append(
-            "ssh.cleanup", server=str(connection.server.address), key=connection.key, place=name, result=result
-        )
+        fields = {"server": str(connection.server.address), "key": connection.key, "place": name}
+        job = {} if job_id is None else {"job": job_id}
+        self._pool.audit.append("ssh.cleanup", result="removed" if gone else "failed", **job, **fields)
         if not gone:
             raise ExecutionError(
                 Reason.SERVER_UNSUITABLE,

@@ -28,12 +28,19 @@ _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 def fetch_results(
-    connection: Connection, place: RemotePlace, most: int, scratch: Path, timeout_s: float, enough: Callable[[], bool]
+    connection: Connection,
+    place: RemotePlace,
+    said_bytes: int,
+    most: int,
+    scratch: Path,
+    timeout_s: float,
+    enough: Callable[[], bool],
 ) -> IO[bytes] | None:
     """The archive, at its start, cut at `most` bytes; None when there is none. `enough`: nobody wants it any more.
 
-    Raises ExecutionError: unreachable when the way there is lost, ssh_protocol when something else comes, disk_full when our own
-    disk has no room, internal when it takes nothing for another reason.
+    `said_bytes`: what its place says that it has. Raises ExecutionError: unreachable when the way there is lost, or the archive
+    ends before that, ssh_protocol when something else comes, disk_full when our own disk has no room, internal when it takes
+    nothing for another reason.
     """
     try:
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,20 +51,20 @@ def fetch_results(
         channel = connection.open(results_command(place), _OPEN_S)
         try:
             size = _copy(channel, file, most, _Limits(connection, most + _BESIDE_BYTES, timeout_s, enough))
+            if size < min(said_bytes, most):  # a channel that is lost ends like a file
+                raise _cut(connection, size, said_bytes)
         finally:
             channel.close()
         file.seek(0)
     except RemoteError:
-        size = 0
+        file.close()
+        return None
     except OSError as error:
         _drop(file)
         raise _not_kept(scratch, error) from error
     except ExecutionError:
         _drop(file)
         raise
-    if size == 0:
-        file.close()
-        return None
     return file
 
 
@@ -107,6 +114,11 @@ def _copy(channel: RemoteChannel, file: IO[bytes], most: int, limits: _Limits) -
         size += file.write(data[: most - size])
     file.flush()
     return size
+
+
+def _cut(connection: Connection, size: int, said_bytes: int) -> ExecutionError:
+    text = f"{size} of {said_bytes} bytes of the job's files came, then no more: check the network"
+    return ExecutionError(Reason.UNREACHABLE, f"{connection.server.address}: {text}")
 
 
 def _drop(file: IO[bytes]) -> None:

@@ -5,7 +5,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cronium.common.errors import ExecutionError, Reason
@@ -76,14 +76,24 @@ def outcome_on(server: Server, ending: Ending, *, touched: bool) -> ServerOutcom
     return ServerOutcome(server.key, server.name, ending.status, ending.exit_code, reason, message, touched)
 
 
-def results_together(parts: Sequence[tuple[Server, Results]], max_bytes: int) -> Results:
-    """What several gave back: files below a folder of their server's name, problems with their server.
+def folders_of(servers: Sequence[Server]) -> Mapping[str, str]:
+    """The folder of each server's files, by the server's key: its name as far as a folder can have it, each another."""
+    folders: dict[str, str] = {}
+    for server in servers:
+        plain = server.name.replace("/", "_").lstrip(".") or "server"
+        names = (plain, *(f"{plain} ({number})" for number in range(2, len(servers) + 1)))
+        folders[server.key] = next(name for name in names if name not in folders.values())
+    return folders
+
+
+def results_together(parts: Sequence[tuple[Server, Results]], folders: Mapping[str, str], max_bytes: int) -> Results:
+    """What several gave back: files below a folder of their server's, problems with their server.
 
     `max_bytes`: of all files. Each server's own are within it already; together they go through one message.
     """
     all_of_them = Results()
     for server, results in parts:
-        folder = server.name.replace("/", "_").lstrip(".") or "server"
+        folder = folders[server.key]
         files = tuple(ResultFile(f"{folder}/{file.path}", file.mime_type, file.content) for file in results.files)
         problems = tuple(f"{server.name}: {problem}" for problem in results.problems)
         all_of_them = all_of_them.then(replace(results, files=files, problems=problems))

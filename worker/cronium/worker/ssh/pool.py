@@ -23,7 +23,7 @@ from cronium.common.servers import Server
 from cronium.worker.errand import Errand
 from cronium.worker.ssh.commands import RemotePlace, discard_command
 from cronium.worker.ssh.connection import Connection, Finished
-from cronium.worker.ssh.dial import DialSettings, dial
+from cronium.worker.ssh.dial import ANSWERED, DialSettings, dial
 from cronium.worker.ssh.dial_places import NoPlaceError
 from cronium.worker.ssh.keys import load_identity
 from cronium.worker.ssh.known_hosts import KnownHosts
@@ -138,7 +138,8 @@ class Pool:
         connection = dial(server, self._dialing, identity, self._known_hosts, self.audit, job_id)
         try:
             connection.check_sessions(_CHANNELS, self._settings.ssh.connection_pool.connect_timeout)
-        except ExecutionError:
+        except ExecutionError as error:
+            error.details[ANSWERED] = str(server.address)
             connection.close()
             raise
         return connection
@@ -159,11 +160,11 @@ class Pool:
         self.announce()
 
     def not_reached(self, server: Server, error: ExecutionError) -> None:
-        """It is not there; or it does not let us in, which says that it lives; or we have not tried, which says nothing."""
-        if isinstance(error, NoPlaceError):
-            return
-        out_of_reach = error.reason in _OUT_OF_REACH
-        self._tell(ServerSeen(self._settings.worker, server.key, not out_of_reach, error.message if out_of_reach else ""))
+        """It is not there; or it does not let us in, which says that it lives; or we never came that far, which says nothing."""
+        if error.reason in _OUT_OF_REACH and not isinstance(error, NoPlaceError):
+            self._tell(ServerSeen(self._settings.worker, server.key, reached=False, reason=error.message))
+        elif error.details.get(ANSWERED) == str(server.address):
+            self._tell(ServerSeen(self._settings.worker, server.key, reached=True))
 
     def lose(self, server: Server) -> None:
         """The connection is of no use any more."""

@@ -113,11 +113,22 @@ find_launcher() {
     [ "$start_ticks" = "$ticks" ]
 }
 
+# The environment of each process, with its name in front. Some at a time: all of a large server are too many for one command. (The
+# other files are there because of a single one `head` shows no name.)
+show_environments() {
+    set --
+    for entry in "/proc/$$/../"[0-9]*; do
+        set -- "$@" "$entry/environ"
+        [ $# -lt 500 ] || { head -c 2097152 "$@" /dev/null; set --; }
+    done
+    head -c 2097152 "$@" /dev/null /dev/null
+}
+
 # VARIABLE...: pids that seem to have one of them with the place's name. One look at everything: `head` names each file that it shows,
 # by a path with our pid, which no text knows that is older than we are. Still only a hint: anybody may show us such a line.
 carriers() {
     for variable; do set -- "$@" -e "/^$variable=$name\$/{x;p;x;}" && shift; done
-    head -c 2097152 "/proc/$$/../"[0-9]*/environ | tr '\000' '\n' |
+    show_environments | tr '\000' '\n' |
         LC_ALL=C sed -n -e "\\,^==> /proc/$$/\\.\\./[0-9]*/environ <==\$,{s,.*/\\.\\./\\([0-9]*\\)/.*,\\1,;h;}" "$@" |
         sort -u
 }
@@ -148,17 +159,16 @@ sweep() {
 }
 
 # KILL to the script's session, also to what has cleared its environment there. Its number may be somebody else's by now: the line
-# `started` says since when it was ours.
+# `started` says since when it was ours. (Who is its leader too, where the script has removed the directory that says so.)
 sweep_session() {
     leader='' since='' boot=''
     read -r leader <"$place/run/session"
-    is_number "$leader" || return 0
     while read -r word pid ticks boot _; do
-        if [ "$word $pid" = "started $leader" ]; then since=$ticks && break; fi
+        if [ "$word $pid" = "started ${leader:-$pid}" ]; then leader=$pid since=$ticks && break; fi
     done <<END
 $(dd bs=65536 count=1 <"$place/state")
 END
-    is_number "$since" && [ "$boot" = "$boot_id" ] || return 0
+    is_number "$leader" && is_number "$since" && [ "$boot" = "$boot_id" ] || return 0
     if read_stat "$leader" && [ "$start_ticks" != "$since" ]; then return; fi
     for entry in /proc/[0-9]*; do
         if [ -O "$entry" ] && read_stat "${entry#/proc/}" && [ "$session" = "$leader" ] && [ "$start_ticks" -ge "$since" ]; then
@@ -325,6 +335,15 @@ read_on() {
     read_streams
 }
 
+# FORMAT VALUE...: one write. What is answered carries the last `sign` that came: the script can write to `state`, and nobody could tell
+# such text from an answer otherwise.
+answer() {
+    format=$1
+    shift
+    # shellcheck disable=SC2059 # a constant of ours, and hexadecimal digits
+    printf "@cronium $sign$format\n" "$@" >&3
+}
+
 say_contact() {
     read -r uptime _ </proc/uptime
     printf '%s\n' "$reader $uptime $$" >"$place/contact"
@@ -341,7 +360,7 @@ $(dd bs=65536 count=1 <"$place/state")
 END
     [ ! -e "$place/gate" ] || gate=yes
     [ ! -d "$place" ] || there=yes
-    printf '@cronium look launcher=%s begun=%s gate=%s place=%s boot=%s\n' "$launcher_is" "$begun" "$gate" "$there" "$boot_id" >&3
+    answer 'look launcher=%s begun=%s gate=%s place=%s boot=%s' "$launcher_is" "$begun" "$gate" "$there" "$boot_id"
 }
 
 # STREAM OFFSET: the reader goes on there; what lies before is not needed any more.
@@ -361,7 +380,7 @@ tell_reader() {
 # Follows state and events, and does what comes on stdin, a word a line, until that ends.
 keep() {
     learn
-    rounds=0
+    rounds=0 sign=''
     until [ -e "$place/stderr.0" ] || [ -e "$place/launcher" ] || [ "$rounds" -ge "$wait_rounds" ]; do
         sleep 0.02 || sleep 1
         rounds=$((rounds + 1))
@@ -380,26 +399,27 @@ keep() {
     events_follower=$!
     while read -r word first second; do
         case $word in
+            sign) case $first in *[!0-9a-f]*) ;; *) sign="$first " ;; esac ;;
             credit) printf '%20s %20s\n' "$first" "$second" 1<>"$place/credit" ;;
             next) go_on "$first" "$second" ;;
             look) look ;;
             cancel)
-                answer=gone
-                [ "$first" = 1 ] || : >"$place/at_once"
-                if find_launcher && kill -TERM "$launcher_pid"; then answer=told; fi
-                printf '@cronium cancel %s\n' "$answer" >&3
+                told=gone
+                [ "$first" = 1 ] || printf '' >"$place/at_once"
+                if find_launcher && kill -TERM "$launcher_pid"; then told=told; fi
+                answer 'cancel %s' "$told"
                 ;;
             kill)
                 kill_place
-                printf '@cronium kill done\n' >&3
+                answer 'kill done'
                 ;;
             claim)
                 if take_gate; then
                     kill_place
                     remove_place
-                    printf '@cronium claim won\n' >&3
+                    answer 'claim won'
                 else
-                    printf '@cronium claim lost\n' >&3
+                    answer 'claim lost'
                 fi
                 ;;
         esac

@@ -24,6 +24,7 @@ from cronium.worker.ssh.commands import (
     RemoteError,
     RemotePlace,
     Reply,
+    Words,
     keep_command,
     read_command,
     run_command,
@@ -56,7 +57,9 @@ class Session:
         self._keep_due_s = 0.0
         self._output_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}  # those still looked for
         self._keep_markers: dict[int, Marker] = {1: Marker(), 2: Marker()}
-        self._keep_reader = KeepReader()
+        self._sign = secrets.token_hex(16)
+        self._keep_reader = KeepReader(self._sign)
+        self._unsaid, self._unsaid_since_s = bytearray(), 0.0
         self._rest: deque[tuple[str, bytes]] = deque()
 
     def open_run(self, stdin_wait_s: float, remote_ttl_s: float, timeout_s: float) -> None:
@@ -78,7 +81,13 @@ class Session:
         self._opening.send(lambda: self._keep(timeout_s))
 
     def _keep(self, timeout_s: float) -> RemoteChannel:
-        return self.connection.open(keep_command(self.place, 0, 0, self.reader), timeout_s)
+        channel = self.connection.open(keep_command(self.place, 0, 0, self.reader), timeout_s)
+        try:
+            channel.send(Words.sign(self._sign), timeout_s)
+        except OSError as error:
+            channel.close()
+            raise self._gone(f"the place's own channel takes nothing ({error})") from error
+        return channel
 
     def feed(self, payload: bytes, timeout_s: float) -> None:
         """Hand the job to the launcher. Blocks while the server takes it. Raises ExecutionError."""
@@ -156,6 +165,8 @@ class Session:
         self._take_keep()
         if self.keep is None or self.refusal is not None:
             return
+        if self._unsaid and self.broken is None:
+            self._say(self.keep)
         for _ in range(_ROUNDS):
             piece = self.keep.take(READ_BYTES)
             if piece is None:
@@ -173,13 +184,23 @@ class Session:
                 self.events += data
 
     def say(self, word: bytes) -> None:
-        """One of `Words` to the place's keeper."""
+        """One of `Words` to the place's keeper. What it does not take at once is said with the next `read`, for some seconds."""
         if self.keep is None or self.broken is not None:
             return
+        if not self._unsaid:
+            self._unsaid_since_s = time.monotonic()
+        self._unsaid += word
+        self._say(self.keep)
+
+    def _say(self, keep: RemoteChannel) -> None:
         try:
-            self.keep.send(word, _SEND_S)
+            while self._unsaid and (count := keep.offer(bytes(self._unsaid))):
+                del self._unsaid[:count]
+                self._unsaid_since_s = time.monotonic()
+            if self._unsaid and time.monotonic() > self._unsaid_since_s + _SEND_S:
+                raise TimeoutError(f"{len(self._unsaid)} bytes were not taken within {_SEND_S:g} s")
         except OSError as error:
-            self.broken = self._gone(f"the place's own channel takes nothing ({error})")
+            self.broken = self.broken or self._gone(f"the place's own channel takes nothing ({error})")
 
     def close(self) -> None:
         """Both channels; what reads there for us leaves by itself."""

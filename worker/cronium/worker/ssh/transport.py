@@ -53,6 +53,7 @@ _HOST_KEYS: Final = (
 _SIGNATURES: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 _WEAK: Final = {"pubkeys": ["ssh-rsa", "ssh-dss"], "keys": ["ssh-rsa", "ssh-dss"]}
 _JOIN_S: Final = 5.0
+_REKEY_S: Final = 5.0  # a new key exchange takes two round trips
 _MAX_ITEMS: Final = 64  # of a list whose length the other side says, and paramiko believes
 
 
@@ -108,7 +109,17 @@ class SshTransport(paramiko.Transport):
         self._handler_table[MSG_EXT_INFO] = self._bounded_ext_info
         self._handler_table[MSG_USERAUTH_INFO_REQUEST] = self._bounded_info_request
         self._pinging = threading.Lock()
+        self._rekeyed_s = 0.0
         self._sessions: set[paramiko.Channel] = set()
+
+    @property
+    def rekeying(self) -> bool:
+        """New keys are being agreed on: whoever sends now waits for them. Where that does not end the connection is given up."""
+        if self.clear_to_send.is_set():
+            return False
+        if time.monotonic() > self._rekeyed_s + _REKEY_S:
+            self.guard.fail(Cause.SILENT)
+        return True
 
     def session(self, timeout_s: float) -> paramiko.Channel:
         """A new session. Raises ChannelException, SSHException, OSError, EOFError."""
@@ -144,9 +155,12 @@ class SshTransport(paramiko.Transport):
         finally:
             self._pinging.release()
 
-    def give_window(self, channel: paramiko.Channel, count: int) -> None:
-        """So many bytes of a channel were taken: others may come. Raises SSHException, OSError, EOFError."""
-        due = channel._check_add_window(count)  # type: ignore[attr-defined]  # private
+    def taken(self, channel: paramiko.Channel, count: int) -> int:
+        """So many bytes of a channel were taken; how many others it may be given leave for now, with `give_window`."""
+        return int(channel._check_add_window(count))  # type: ignore[attr-defined]  # private
+
+    def give_window(self, channel: paramiko.Channel, due: int) -> None:
+        """So many bytes more may come. Raises SSHException, OSError, EOFError."""
         if due > 0:
             message = Message()
             message.add_byte(cMSG_CHANNEL_WINDOW_ADJUST)
@@ -182,6 +196,10 @@ class SshTransport(paramiko.Transport):
         if self.ident is not None and self is not threading.current_thread():
             self.join(_JOIN_S)
         self.guard.release()
+
+    def _send_kex_init(self) -> None:
+        self._rekeyed_s = time.monotonic()
+        super()._send_kex_init()  # type: ignore[misc]  # private
 
     def _parse_disconnect(self, m: Message) -> None:
         m.get_int()

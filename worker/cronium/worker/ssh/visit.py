@@ -105,7 +105,7 @@ class Visit:
         self._open: Errand[Session] = Errand(Session.close)
         self._fetching: Errand[IO[bytes] | None] = Errand(lambda archive: archive and archive.close())
         self._again_s = 0.0
-        self._pause_s = _FIRST_PAUSE_S
+        self._pause_s = 0.0  # before the next login, from one in vain to the next; a place that is heard has none
         self._reopens = self._refusals = self._fetches = 0
         self._fetch_cancels: int | None = None  # how often its end had been asked for when there was nothing but files to fetch
         self._told_full = False
@@ -113,7 +113,7 @@ class Visit:
         self._settled_s: float | None = None
         self._told_lost = False
         # The place.
-        self._payload = b""
+        self._payload, self._uploading = b"", False
         self._flow = Flow(settings.max_unread_bytes)
         self._watch = Watch(
             settings.ssh.connection_pool.keepalive_interval,
@@ -209,8 +209,12 @@ class Visit:
             return
         self._log.info("server not reached", error=error.message, reason=error.reason.value)
         self._leave(now_s, error)
-        self._again_s = now_s + (self._pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
-        self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2)
+        pause_s = max(_FIRST_PAUSE_S, self._next_pause_s())
+        self._again_s = now_s + (pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
+
+    def _next_pause_s(self) -> float:
+        pause_s, self._pause_s = self._pause_s, min(_MAX_PAUSE_S, max(_FIRST_PAUSE_S, 2 * self._pause_s))
+        return pause_s
 
     def _leave(self, now_s: float, error: ExecutionError) -> None:
         """The place is out of reach from now on."""
@@ -227,7 +231,7 @@ class Visit:
             yield Told(f"the connection to {self.server.name} is lost; the script goes on there", self._task.label)
 
     def _arrived(self, connection: Connection, now_s: float) -> Iterator[Update]:
-        self._pause_s, self._again_s = _FIRST_PAUSE_S, 0.0
+        self._again_s = 0.0
         self._connection = connection
         self._phase = self._begin if self._fresh else self._attach
         yield from self._phase(now_s)
@@ -235,7 +239,7 @@ class Visit:
     def _settled(self, now_s: float) -> Iterator[Update]:
         """The place is heard (again)."""
         self._settled_s = now_s
-        self._refusals = 0
+        self._refusals, self._pause_s = 0, 0.0
         if self._told_lost and self.away_since_s is not None:
             yield Told(f"connected to {self.server.name} again after {now_s - self.away_since_s:.0f} s", self._task.label)
         self.away_since_s, self.trouble, self._told_lost, self.give_up_ms = None, None, False, 0
@@ -250,7 +254,7 @@ class Visit:
         self._connection = None
         self._pool.lose(self.server)
         self._leave(now_s, error)
-        self._again_s = now_s
+        self._again_s = now_s + self._next_pause_s()
         self._phase = self._connect
 
     def _drop_session(self) -> None:
@@ -263,6 +267,7 @@ class Visit:
 
     def _reopen(self, now_s: float, error: ExecutionError) -> None:
         """A channel was lost or not to be had: over the same connection if it lives, not for ever."""
+        self._uploaded("failed", error=error.message)
         if self._settled_s is not None and now_s > self._settled_s + _SOUND_S:
             self._reopens = 0
         self._reopens += 1
@@ -304,7 +309,7 @@ class Visit:
             return
         self._anew(now_s)
         self._payload = self._task.payload()
-        self._audit("ssh.upload", bytes=len(self._payload))
+        self._uploading = True
         self._audit("ssh.command", interpreter=self._task.interpreter, result="ordered")
         self._fresh = False  # from here on there may be something
         self._slot = self._pool.take_slot(self.server, self._task.name)
@@ -359,7 +364,13 @@ class Visit:
             return
         yield from self._begin_to_follow(session, now_s)
 
+    def _uploaded(self, result: str, **fields: object) -> None:
+        if self._uploading:
+            self._uploading = False
+            self._audit("ssh.upload", bytes=len(self._payload), result=result, **fields)
+
     def _begin_to_follow(self, session: Session, now_s: float) -> Iterator[Update]:
+        self._uploaded("succeeded")
         self._session = session
         self._watch.begin(now_s)
         self._phase = self._follow
@@ -417,6 +428,9 @@ class Visit:
                     yield from self._nothing_there(now_s)
                     return
                 case Look(begun="started"):
+                    self._read_on(session)
+                    return
+                case Look(begun="no") if self.begun or self._story.started is not None:  # who else can have changed that?
                     self._read_on(session)
                     return
                 case Look(begun="failed") if self._story.failed is None:
@@ -547,13 +561,17 @@ class Visit:
 
     def _told(self, event: StateEvent, session: Session, now_s: float) -> Iterator[Update]:
         match event:
+            case Started() if event is not self._story.started:
+                pass  # the launcher says it once, before anything of the script can write there
             case Started(boot_id=boot_id):
+                first = not self.started_ms
                 self.started_ms = self.started_ms or self._start_of(event, session.facts)
                 now = session.facts.boot_id if session.facts is not None else None
                 rebooted = None not in (boot_id, now) and boot_id != now
                 self._watch.began(now_s, rebooted=rebooted, age_s=max(0, _now_ms() - self.started_ms) / 1000)
                 self.begun = True
-                yield Status("running", self._task.label)
+                if first:
+                    yield Status("running", self._task.label)
             case Ended():
                 self.ended_ms = self.ended_ms or _now_ms()
                 self._watch.speak(now_s)
@@ -588,8 +606,7 @@ class Visit:
             yield from self._nothing_there(now_s)
             return
         if refusal.code == "taken":  # an earlier request of ours was carried out late, or a slot's
-            self._drop_session()
-            self._phase = self._attach
+            self._reopen(now_s, _unreachable(self.server, "the job's place is there already"))
             return
         if refusal.code == "garbage":
             text = f"{name} answers something else than our commands ({refusal.detail}): see the login's shell and what its"
@@ -724,11 +741,13 @@ class Visit:
         elif not self._fetching.out and now_s >= self._again_s:
             self._fetches += 1
             place, most, scratch = self._place, self._settings.max_results_bytes + 1024, self._settings.scratch
-            enough = self._enough.is_set
-            self._fetching.send(lambda: fetch_results(connection, place, most, scratch, _FETCH_S, enough))
+            size, enough = said.size_bytes, self._enough.is_set
+            self._fetching.send(lambda: fetch_results(connection, place, size, most, scratch, _FETCH_S, enough))
 
     def _fetched(self, back: tuple[IO[bytes] | None, ExecutionError | None], size_bytes: int, now_s: float) -> Iterator[Update]:
         archive, error = back
+        if error is not None:
+            self._audit("ssh.download", result="failed", error=error.message)
         if error is None:
             self._audit("ssh.download", bytes=size_bytes, result="fetched" if archive is not None else "gone")
             self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
