@@ -323,13 +323,12 @@ def test_a_late_start_just_after_the_engine_said_created_is_gone_on_with(
     assert (told.stdout, told.outcome.exit_code) == (b"a\nb\n", 9)
 
 
+@pytest.mark.parametrize("gated", ["exec"], indirect=True)
 def test_a_volume_that_tells_of_an_earlier_container_is_believed(
     gated: tuple[Gate, World], docker_client: docker.DockerClient
 ) -> None:
     """One worker removes the place after a late start, makes another and dies before it has looked."""
     gate, world = gated
-    if world.settings.container.files != "exec":
-        pytest.skip("files on this host are read at once")
     attempt = left_with_a_start_on_its_way(gate, world, "echo first; sleep 60")
     control = Meanwhile("remove", lambda: runs(gate, docker_client, attempt.place), first=True, dies="fetch")
     with pytest.raises(WorkerDies):

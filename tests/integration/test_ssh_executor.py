@@ -31,7 +31,7 @@ from cronium.common.messages import Connected, ReleaseConnections, ServerSeen, W
 from cronium.common.servers import servers_of
 from cronium.worker.executor import Gap, Parked, Progress, Status
 from cronium.worker.executor import Told as SystemLine
-from cronium.worker.ssh import fetch, visit
+from cronium.worker.ssh import collect, fetch
 from cronium.worker.ssh.commands import RemotePlace
 from cronium.worker.ssh.dial_places import place_to_dial
 from cronium.worker.ssh.session import opened
@@ -530,7 +530,7 @@ def test_a_place_that_nobody_reaches_is_given_up_when_it_would_have_been(world: 
 
 def test_files_wait_on_the_server_while_our_disk_is_full(world: SshWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """For more tries than a broken way is given."""
-    monkeypatch.setattr(visit, "_FULL_PAUSE_S", 0.3)
+    monkeypatch.setattr(collect, "_FULL_PAUSE_S", 0.3)
     scratch = world.executor._settings.scratch
     scratch.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", scratch], check=True, timeout=10)

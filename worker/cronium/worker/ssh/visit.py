@@ -9,11 +9,8 @@ Runs in a worker. A visit is a state machine: `step` does what can be done witho
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import IO
 
 import structlog
 
@@ -21,42 +18,34 @@ from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import Results
 from cronium.common.servers import Server
 from cronium.worker.errand import Errand
-from cronium.worker.events import Events
-from cronium.worker.executor import Control, Gap, Log, Status, Told, Update
+from cronium.worker.executor import Control, Gap, Log, Told, Update
 from cronium.worker.gather import results_of
-from cronium.worker.judgement import Ending, overtime
-from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES, Ended, OutputLost, OutputWaits, Segment, Started, StateEvent
+from cronium.worker.judgement import Ending
+from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES
+from cronium.worker.ssh.absence import Absence
+from cronium.worker.ssh.collect import Collected, Collector
 from cronium.worker.ssh.commands import Facts, Look, RemotePlace, Reply, Words
 from cronium.worker.ssh.connection import Connection
-from cronium.worker.ssh.fetch import fetch_results
 from cronium.worker.ssh.flow import STREAMS, Flow
+from cronium.worker.ssh.hearing import Hearing, now_ms
 from cronium.worker.ssh.outcome import Facts as Known
 from cronium.worker.ssh.outcome import decide
 from cronium.worker.ssh.pool import Pool, Waiting
 from cronium.worker.ssh.session import READ_BYTES, Session, asked, fed, reading, started
 from cronium.worker.ssh.settings import Settings
-from cronium.worker.ssh.watch import BEGIN_S, QUIET_S, Finding, Watch
+from cronium.worker.ssh.verdicts import cancelled, ended_from_outside, given_up, rebooted, refused, unreachable, vanished
+from cronium.worker.ssh.watch import QUIET_S, Finding, Watch
 from cronium.worker.story import Story
 
 _PIECES_A_ROUND = 8
 _INLINE_BYTES = 64 * 1024  # of a payload: what a channel's window always takes at once
-_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.1, 5.0
-_REFUSED_PAUSE_S = 15.0  # while a place runs on a server that lets us in no more
-_TELL_LOST_S = 3.0
 _CLEAR_WITHIN_S = 20.0  # a launcher that was fed says so, one that was not leaves
 _INQUIRE_S = 0.05
 _ORDER_AGAIN_S = 0.1
 _CUT_WITHIN_S = 10.0  # of silence: what a script has cut off its own files does not come any more
 _UPTIME_SLACK_S = 5.0  # our clock may have been set a little; a host does not boot in less
-_USER_HZ = 100  # of start_ticks, on every Linux whatever its kernel's own clock has (proc_pid_stat(5))
 _REST_BESIDE_BYTES = 4 * 1024 * 1024  # beyond what may be unread (the place may be older than our limit): pipes
-_FULL_PAUSE_S = 2.0
-_FETCH_S = 600.0
-_FETCHES = 5
-_REOPENS = 20  # of channels, before the connection is made anew
-_REFUSALS = 3  # in a row, of channels or commands: more do not help
-_SOUND_S = 5.0  # a session of that length was a good one
-_MOST_LOSSES_TOLD = 20
+_NOTHING = Collected()
 _log = structlog.get_logger()
 
 
@@ -89,29 +78,18 @@ class Visit:
         self._log = _log.bind(job_id=task.job_id, server=str(task.server.address))
         self._phase: Callable[[float], Iterator[Update]] = self._connect
         self._fresh = not task.adopt  # nothing of the place can be there
-        self.begun = task.begun or any(offsets.values())
         self.over = False
         self.ending: Ending | None = None
         self.results = Results()
-        self.started_ms = self.ended_ms = 0
         # The way there.
-        self.away_since_s: float | None = None
-        self.trouble: ExecutionError | None = None
+        self._absence = Absence()
         self.give_up_ms = 0
         self._connection: Connection | None = None
         self._session: Session | None = None
         self._slot: Waiting | None = None
         self._dial: Errand[Connection] = Errand(Connection.close)
         self._open: Errand[Session] = Errand(Session.close)
-        self._fetching: Errand[IO[bytes] | None] = Errand(lambda archive: archive and archive.close())
-        self._again_s = 0.0
-        self._pause_s = 0.0  # before the next login, from one in vain to the next; a place that is heard has none
-        self._reopens = self._refusals = self._fetches = 0
-        self._fetch_cancels: int | None = None  # how often its end had been asked for when there was nothing but files to fetch
-        self._told_full = False
-        self._enough = threading.Event()  # for the one who fetches
-        self._settled_s: float | None = None
-        self._told_lost = False
+        self._collector = Collector(task.server, self._place, task.label, control, settings, self._audit)
         # The place.
         self._payload, self._uploading = b"", False
         self._flow = Flow(settings.max_unread_bytes)
@@ -121,9 +99,16 @@ class Visit:
             len(STREAMS) * max(settings.max_unread_bytes, DEFAULT_MAX_UNREAD_BYTES) + _REST_BESIDE_BYTES,
         )
         self._stored_bytes = 0
-        self._since_ms = (task.placed_ms if task.adopt else 0) or _now_ms()  # nothing of the place is older
-        self._story, self._events = Story(), Events(settings.max_events_bytes)
-        self._losses: set[tuple[str, str]] = set()
+        self._hearing = Hearing(
+            task.server,
+            task.label,
+            (task.placed_ms if task.adopt else 0) or now_ms(),
+            settings.max_events_bytes,
+            offsets,
+            self._watch,
+            self._flow,
+            begun=task.begun or any(offsets.values()),
+        )
         self._asked_s = self._clear_by_s = 0.0
         self._gone_s: float | None = None
         self._boot_id: str | None = None  # of the host that the job was handed to
@@ -136,12 +121,33 @@ class Visit:
         """Do what can be done now."""
         if not self.over:
             yield from self._phase(now_s)
-            yield from self._tell_lost(now_s)
+            if self.begun and self._absence.is_to_be_told(now_s):
+                yield Told(f"the connection to {self.server.name} is lost; the script goes on there", self._task.label)
 
     @property
     def place(self) -> str:
         """The name of the place on its server."""
         return self._task.name
+
+    @property
+    def begun(self) -> bool:
+        """Whether its script is known to have been started."""
+        return self._hearing.begun
+
+    @property
+    def started_ms(self) -> int:
+        """When (Unix), 0 while that is not known."""
+        return self._hearing.started_ms
+
+    @property
+    def ended_ms(self) -> int:
+        """When its script ended (Unix), or this visit."""
+        return self._hearing.ended_ms
+
+    @property
+    def trouble(self) -> ExecutionError | None:
+        """Why the place is out of reach."""
+        return self._absence.trouble
 
     @property
     def touched(self) -> bool:
@@ -150,14 +156,14 @@ class Visit:
 
     def descriptors(self) -> tuple[int, ...]:
         """Readable when there is something to do."""
-        errands = tuple(errand.descriptor for errand in (self._dial, self._open, self._fetching))
+        errands = tuple(errand.descriptor for errand in (self._dial, self._open, self._collector))
         slot = () if self._slot is None else (self._slot.opening.descriptor,)
         return (*errands, *slot, *(() if self._session is None else self._session.descriptors()))
 
     def look_after_s(self, now_s: float) -> float:
         """How long one may wait before the next step."""
         if self._phase in (self._connect, self._attach):
-            return 0.5 if self._dial.out else max(0.01, min(0.5, self._again_s - now_s))
+            return 0.5 if self._dial.out else max(0.01, min(0.5, self._absence.again_s - now_s))
         if self._phase == self._inquire:
             return 0.05
         keep_due_s = None if self._session is None else self._session.keep_due_s
@@ -165,16 +171,15 @@ class Visit:
 
     def away(self, now_s: float) -> bool:
         """Whether the server has been out of reach for longer than a worker is held for it."""
-        if self.over or self.away_since_s is None:
+        if self.over or self._absence.since_s is None:
             return False
         if (self._fresh and not self.begun) or self._control.cancelled() > 1:
             return True
-        return now_s - self.away_since_s > self._control.patience_s()
+        return now_s - self._absence.since_s > self._control.patience_s()
 
     def close(self) -> None:
         """Let go of everything; the place stays."""
-        self._enough.set()
-        for errand in (self._dial, self._open, self._fetching):
+        for errand in (self._dial, self._open, self._collector):
             errand.close()
         self._drop_session()
         if self._slot is not None:
@@ -195,12 +200,12 @@ class Visit:
                 self._not_reached(error, now_s)
                 return
         if self._control.cancelled() and self._fresh and not self.begun:
-            self._conclude(_cancelled())
+            self._conclude(cancelled())
             return
         connection = None if self._dial.out else self._pool.get(self.server)
         if connection is not None:
             yield from self._arrived(connection, now_s)
-        elif not self._dial.out and now_s >= self._again_s and not self._pool.is_warming(self.server):
+        elif not self._dial.out and now_s >= self._absence.again_s and not self._pool.is_warming(self.server):
             self._dial.send(lambda: self._pool.reach(self.server, self._task.job_id))
 
     def _not_reached(self, error: ExecutionError, now_s: float) -> None:
@@ -209,52 +214,38 @@ class Visit:
             return
         self._log.info("server not reached", error=error.message, reason=error.reason.value)
         self._leave(now_s, error)
-        pause_s = max(_FIRST_PAUSE_S, self._next_pause_s())
-        self._again_s = now_s + (pause_s if error.reason is Reason.UNREACHABLE else _REFUSED_PAUSE_S)
-
-    def _next_pause_s(self) -> float:
-        pause_s, self._pause_s = self._pause_s, min(_MAX_PAUSE_S, max(_FIRST_PAUSE_S, 2 * self._pause_s))
-        return pause_s
+        self._absence.login_failed(now_s, error)
 
     def _leave(self, now_s: float, error: ExecutionError) -> None:
         """The place is out of reach from now on."""
-        self.trouble = error
-        if self.away_since_s is None:
-            self.away_since_s = now_s
+        self._absence.begins(now_s, error)
         wait_s = self._settings.ssh.unreachable_after + (self._task.timeout_s if self.begun else 0.0)
-        began_ms = (self.started_ms or self._task.placed_ms if self.begun else 0) or _now_ms()
+        began_ms = (self.started_ms or self._task.placed_ms if self.begun else 0) or now_ms()
         self.give_up_ms = self.give_up_ms or began_ms + round(wait_s * 1000)
 
-    def _tell_lost(self, now_s: float) -> Iterator[Update]:
-        if self.begun and not self._told_lost and self.away_since_s is not None and now_s - self.away_since_s > _TELL_LOST_S:
-            self._told_lost = True
-            yield Told(f"the connection to {self.server.name} is lost; the script goes on there", self._task.label)
-
     def _arrived(self, connection: Connection, now_s: float) -> Iterator[Update]:
-        self._again_s = 0.0
+        self._absence.again_s = 0.0
         self._connection = connection
         self._phase = self._begin if self._fresh else self._attach
         yield from self._phase(now_s)
 
     def _settled(self, now_s: float) -> Iterator[Update]:
         """The place is heard (again)."""
-        self._settled_s = now_s
-        self._refusals, self._pause_s = 0, 0.0
-        if self._told_lost and self.away_since_s is not None:
-            yield Told(f"connected to {self.server.name} again after {now_s - self.away_since_s:.0f} s", self._task.label)
-        self.away_since_s, self.trouble, self._told_lost, self.give_up_ms = None, None, False, 0
+        self.give_up_ms = 0
+        if (lost_s := self._absence.hears(now_s)) is not None:
+            yield Told(f"connected to {self.server.name} again after {lost_s:.0f} s", self._task.label)
 
     def _lost(self, now_s: float, error: ExecutionError) -> None:
         """The connection is of no use any more: make another."""
         if self._watch.stuck or self._watch.endless:  # there is nothing to come back for
-            self._conclude(self._verdict())
+            self._conclude(self._given_up())
             return
         self._log.info("connection lost", error=error.message)
         self._drop_session()
         self._connection = None
         self._pool.lose(self.server)
         self._leave(now_s, error)
-        self._again_s = now_s + self._next_pause_s()
+        self._absence.connection_lost(now_s)
         self._phase = self._connect
 
     def _drop_session(self) -> None:
@@ -263,30 +254,24 @@ class Visit:
             self._session = None
         self._flow.anew()
         self._ordering = False
-        self._settled_s = None
+        self._absence.session_ends()
 
     def _reopen(self, now_s: float, error: ExecutionError) -> None:
         """A channel was lost or not to be had: over the same connection if it lives, not for ever."""
         self._uploaded("failed", error=error.message)
-        if self._settled_s is not None and now_s > self._settled_s + _SOUND_S:
-            self._reopens = 0
-        self._reopens += 1
+        soon = self._absence.channel_lost(now_s)
         if self._refused_for_good(error):
             self._conclude(error)
             return
         if self._watch.stuck or self._watch.endless:  # there is nothing to come back for
-            self._conclude(self._verdict())
+            self._conclude(self._given_up())
             return
-        if self._connection is None or not self._connection.alive:
-            self._lost(now_s, error)
-        elif self._reopens > _REOPENS:
-            self._reopens = 0
+        if self._connection is None or not self._connection.alive or not soon:
             self._lost(now_s, error)
         else:
             self._log.debug("channel lost", error=error.message)
             self._drop_session()
             self._leave(now_s, error)
-            self._again_s = now_s + (min(1.0, 0.01 * 2**self._reopens) if self._reopens > 1 else 0.0)
             self._phase = self._attach
 
     def _refused_for_good(self, error: ExecutionError) -> bool:
@@ -297,15 +282,14 @@ class Visit:
                 return False
         elif error.reason is not Reason.SSH_PROTOCOL or self.begun:
             return False
-        self._refusals += 1
-        return self._refusals >= _REFUSALS
+        return self._absence.is_refused_for_good()
 
     # --- a new place ---------------------------------------------------------------------------------------------------
 
     def _begin(self, now_s: float) -> Iterator[Update]:
         """Start the job: with the launcher that waits here, or with a new one."""
         if self._control.cancelled():
-            self._conclude(_cancelled())
+            self._conclude(cancelled())
             return
         self._anew(now_s)
         self._payload = self._task.payload()
@@ -360,7 +344,7 @@ class Visit:
             return
         session, error = back
         if session is None:
-            self._reopen(now_s, error or _unreachable(self.server, "the job could not be handed over"))
+            self._reopen(now_s, error or unreachable(self.server, "the job could not be handed over"))
             return
         yield from self._begin_to_follow(session, now_s)
 
@@ -378,7 +362,7 @@ class Visit:
 
     def _anew(self, now_s: float) -> None:
         """Whatever the place has said is heard from its start."""
-        self._story, self._events = Story(), Events(self._settings.max_events_bytes)
+        self._hearing.anew()
         self._gone_s, self._asked_s, self._clear_by_s = None, 0.0, now_s + _CLEAR_WITHIN_S
 
     # --- a place that may be there -------------------------------------------------------------------------------------
@@ -388,8 +372,8 @@ class Visit:
         yield from ()
         connection, place = self._connection, self._place
         if connection is None or not connection.alive:
-            self._lost(now_s, _unreachable(self.server, "the connection has ended"))
-        elif now_s >= self._again_s:
+            self._lost(now_s, unreachable(self.server, "the connection has ended"))
+        elif now_s >= self._absence.again_s:
             timeout_s = self._timeout_s
             self._open.send(lambda: asked(connection, place, timeout_s))
             self._phase = self._await_attached
@@ -401,7 +385,7 @@ class Visit:
             return
         session, error = back
         if session is None:
-            self._reopen(now_s, error or _unreachable(self.server, "the place could not be asked"))
+            self._reopen(now_s, error or unreachable(self.server, "the place could not be asked"))
             return
         self._session = session
         self._anew(now_s)
@@ -411,7 +395,7 @@ class Visit:
         """Is the place there, has its script been started? If surely not, it is taken away and made anew."""
         session = self._session
         assert session is not None  # noqa: S101 - `_attach` comes before
-        yield from self._news(session, now_s)
+        yield from self._hearing.take(session, now_s)
         if session.refusal is not None:
             yield from self._refused(session, now_s)
         elif session.facts is not None and not session.facts.there:
@@ -441,7 +425,7 @@ class Visit:
                 case Look(gate=True, launcher_alive=False):  # it was ended on its way to the script
                     self._gone_s = self._gone_s or now_s
                     if now_s > self._gone_s + QUIET_S:
-                        self._conclude(self._ended_from_outside())
+                        self._conclude(ended_from_outside(self.server, self._watch, self._story, ordered=self._cancels > 0))
                         return
                 case Look(gate=False) | Look(launcher_alive=False):
                     session.say(Words.CLAIM)
@@ -453,30 +437,22 @@ class Visit:
                 case _:
                     pass
         if now_s > self._clear_by_s:
-            self._reopen(now_s, _unreachable(self.server, "the job's place neither starts nor leaves"))
+            self._reopen(now_s, unreachable(self.server, "the job's place neither starts nor leaves"))
         elif session.facts is not None and now_s >= self._asked_s + _INQUIRE_S:
             self._asked_s = now_s
             session.say(Words.LOOK)
 
     def _nothing_there(self, now_s: float) -> Iterator[Update]:
         facts = self._session.facts if self._session is not None else None
-        rebooted = facts is not None and self._was_rebooted(facts)
+        was_rebooted = facts is not None and self._was_rebooted(facts)
         self._drop_session()
-        if rebooted:  # also when it was not heard of its start: it may have been what did it
-            self._conclude(self._rebooted())
-            return
-        if self.begun:
-            self._conclude(
-                ExecutionError(
-                    Reason.PLACE_VANISHED,
-                    f"the job had been started on {self.server.name}, and its directory is gone: was the server rebooted, or "
-                    f"{self._settings.ssh.execution.temp_dir} cleaned?",
-                    place=self._task.name,
-                )
-            )
-            return
-        self._phase = self._begin
-        yield from self._begin(now_s)
+        if was_rebooted:  # also when it was not heard of its start: it may have been what did it
+            self._conclude(rebooted(self.server))
+        elif self.begun:
+            self._conclude(vanished(self.server, self._settings.ssh.execution.temp_dir, self._task.name))
+        else:
+            self._phase = self._begin
+            yield from self._begin(now_s)
 
     def _was_rebooted(self, facts: Facts) -> bool:
         """Whether the host was booted since the job was, or may have been, handed to it. Its place would be gone with /tmp."""
@@ -484,12 +460,12 @@ class Visit:
             return facts.boot_id != self._boot_id
         if facts.up_s is None or not self._task.placed_ms or not self._task.adopt:
             return False
-        return facts.up_s + _UPTIME_SLACK_S < (_now_ms() - self._task.placed_ms) / 1000
+        return facts.up_s + _UPTIME_SLACK_S < (now_ms() - self._task.placed_ms) / 1000
 
     def _read_on(self, session: Session) -> None:
         """It has begun: open its output where we are."""
         offsets, timeout_s = dict(self._offsets), self._timeout_s
-        self.begun = True
+        self._hearing.begun = True
         self._session = None  # until the errand brings it back
         self._open.send(lambda: reading(session, offsets, timeout_s))
         self._phase = self._await_session
@@ -499,7 +475,7 @@ class Visit:
     def _follow(self, now_s: float) -> Iterator[Update]:
         session = self._session
         assert session is not None  # noqa: S101 - set by whoever chose this phase
-        yield from self._news(session, now_s)
+        yield from self._hearing.take(session, now_s)
         quiet = yield from self._output(session, now_s)
         if session.refusal is not None:
             yield from self._refused(session, now_s)
@@ -508,7 +484,7 @@ class Visit:
             self._boot_id = session.made.boot_id
         if session.keep_due_s is not None and now_s >= session.keep_due_s:
             session.start_keep(self._timeout_s)
-        if self._settled_s is None and session.settled:
+        if session.settled and not self._absence.heard:
             yield from self._settled(now_s)
         if (yield from self._drained(now_s, quiet=quiet)):
             self._drop_session()
@@ -544,76 +520,17 @@ class Visit:
             yield Log(stream, data, self._offsets[stream], self._task.label)
         return False
 
-    def _news(self, session: Session, now_s: float) -> Iterator[Update]:
-        session.read()
-        if session.state:
-            self._watch.hear(now_s)
-            data = bytes(session.state)
-            session.state.clear()
-            for event in self._story.feed(data):
-                yield from self._told(event, session, now_s)
-        if session.events:
-            self._watch.hear(now_s)
-            progress = self._events.feed(bytes(session.events))
-            session.events.clear()
-            if progress is not None:
-                yield progress
-
-    def _told(self, event: StateEvent, session: Session, now_s: float) -> Iterator[Update]:
-        match event:
-            case Started() if event is not self._story.started:
-                pass  # the launcher says it once, before anything of the script can write there
-            case Started(boot_id=boot_id):
-                first = not self.started_ms
-                self.started_ms = self.started_ms or self._start_of(event, session.facts)
-                now = session.facts.boot_id if session.facts is not None else None
-                rebooted = None not in (boot_id, now) and boot_id != now
-                self._watch.began(now_s, rebooted=rebooted, age_s=max(0, _now_ms() - self.started_ms) / 1000)
-                self.begun = True
-                if first:
-                    yield Status("running", self._task.label)
-            case Ended():
-                self.ended_ms = self.ended_ms or _now_ms()
-                self._watch.speak(now_s)
-            case Segment(stream, offset):
-                self._flow.segment(stream, offset)
-            case OutputWaits(stream, reason) if (stream, "waits") not in self._losses:
-                self._losses.add((stream, "waits"))
-                text = f"{stream} waits ({reason.replace('_', ' ')}) on {self.server.name}: make room there, then it goes on"
-                yield Told(text, self._task.label)
-            case OutputLost(stream, reason, detail):
-                loss = (stream, reason)
-                if loss not in self._losses and len(self._losses) < _MOST_LOSSES_TOLD:
-                    self._losses.add(loss)
-                    text = f"some of {stream} was lost in its place: {reason.replace('_', ' ')} {detail}".rstrip()
-                    yield Gap(stream, text, self._offsets[stream], self._task.label)
-            case _:
-                pass
-
-    def _start_of(self, started: Started, facts: Facts | None) -> int:
-        """When that was (Unix ms): it may be read long after, by one who has taken the place over."""
-        now_ms, ticks, up_s = _now_ms(), started.start_ticks, facts.up_s if facts is not None else None
-        if facts is None or ticks is None or up_s is None or started.boot_id != facts.boot_id:
-            return now_ms
-        age_s = up_s - ticks / _USER_HZ  # below 0 when it began after we had come
-        return max(self._since_ms, now_ms - round(max(0.0, age_s) * 1000))
-
     def _refused(self, session: Session, now_s: float) -> Iterator[Update]:
         """The place cannot be made, or there is none to read."""
-        refusal, name = session.refusal, self.server.name
+        refusal = session.refusal
         assert refusal is not None  # noqa: S101 - asked by the caller
         if refusal.code == "gone":
             yield from self._nothing_there(now_s)
             return
         if refusal.code == "taken":  # an earlier request of ours was carried out late, or a slot's
-            self._reopen(now_s, _unreachable(self.server, "the job's place is there already"))
+            self._reopen(now_s, unreachable(self.server, "the job's place is there already"))
             return
-        if refusal.code == "garbage":
-            text = f"{name} answers something else than our commands ({refusal.detail}): see the login's shell and what its"
-            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text} start files print, and ForceCommand in its sshd_config")
-        else:
-            text = f"no place for the job on {name} ({refusal.code.replace('_', ' ')}): {refusal.detail}"
-            error = ExecutionError(Reason.SERVER_UNSUITABLE, f"{text}; {_STEPS.get(refusal.code, 'see its log')}", server=name)
+        error = refused(self.server, refusal)
         if self.begun:  # it runs there all the same: come back until it is mended
             self._log.info("place not to be read", error=error.message)
             self._reopen(now_s, ExecutionError(Reason.UNREACHABLE, error.message))
@@ -652,55 +569,21 @@ class Visit:
             case Finding.KILL:
                 session.say(Words.KILL)
             case Finding.ANEW:
-                self._reopen(now_s, _unreachable(self.server, "the launcher has gone before it had begun"))
+                self._reopen(now_s, unreachable(self.server, "the launcher has gone before it had begun"))
             case Finding.LOST:
                 if self._connection is not None:
                     self._connection.close()
                 silent_s = now_s - self._watch.heard_s
-                self._lost(now_s, _unreachable(self.server, f"nothing was heard for {silent_s:.0f} s"))
+                self._lost(now_s, unreachable(self.server, f"nothing was heard for {silent_s:.0f} s"))
             case Finding.OVER:
                 text = "its launcher was ended from outside: some of its output, or its files, may be missing"
-                verdict = self._verdict()
-                self._drop_session()
-                self._conclude(verdict, problem=text if self._story.ended is not None else "")
+                self._conclude(self._given_up(), Collected(problem=text if self._story.ended is not None else ""))
             case Finding.NOTHING:
                 pass
 
-    def _verdict(self) -> ExecutionError:
-        """Why we have made an end of the place."""
-        name, watch = self.server.name, self._watch
-        if watch.endless:
-            text = f"{name} has said that the script is over, and sends on and on"
-            step = "see what its sshd and the login's shell run, and whether the script writes to its own state file"
-            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text}: {step}", retryable=False, server=name)
-        elif watch.stuck and not (self._cancels and watch.gone):
-            text = f"{name} has taken the job, says that the launcher lives, and has not started the script in {BEGIN_S:.0f} s"
-            step = "see whether a disk hangs there (`dmesg`, `ps` with processes in state D), and what its sshd runs"
-            retryable = None if watch.gone else False  # what could not be ended may start it later
-            error = ExecutionError(Reason.SSH_PROTOCOL, f"{text}: {step}", retryable=retryable, server=name)
-        elif watch.late:
-            error = overtime(self._task.timeout_s)
-        else:
-            error = self._ended_from_outside()
-        return error
-
-    def _rebooted(self) -> ExecutionError:
-        return ExecutionError(
-            Reason.HOST_REBOOTED,
-            f"{self.server.name} was rebooted while the job was there: see why (its journal, `last -x`)",
-        )
-
-    def _ended_from_outside(self) -> ExecutionError:
-        name = self.server.name
-        if self._watch.rebooted:
-            return self._rebooted()
-        if self._cancels and self._story.started is None:
-            return _cancelled()
-        return ExecutionError(
-            Reason.PLACE_VANISHED,
-            f"the job was ended on {name} from outside, or by a script that ends all processes it sees: look who kills processes "
-            "there",
-        )
+    def _given_up(self) -> ExecutionError:
+        story, timeout_s = self._story, self._task.timeout_s
+        return given_up(self.server, self._watch, story, timeout_s, ordered=self._cancels > 0)
 
     def _drained(self, now_s: float, *, quiet: bool) -> Generator[Update, None, bool]:
         """Whether the place has said its last word, and all of its output is here."""
@@ -721,51 +604,21 @@ class Visit:
 
     def _fetch(self, now_s: float) -> Iterator[Update]:
         """What the job left in its output directory."""
-        yield from ()
         said = self._story.results
         if said is None or not said.size_bytes:
             self._conclude(None)
             return
-        if self._fetch_cancels is None:
-            self._fetch_cancels = self._control.cancelled()
-        back = self._fetching.take()
-        if back is not None:
-            yield from self._fetched(back, said.size_bytes, now_s)
-            return
-        if self._control.cancelled() > self._fetch_cancels:
-            self._conclude(None, problem="the output files were not fetched, as the job was cancelled")
-            return
-        connection = self._connection
-        if connection is None or not connection.alive:
-            self._lost(now_s, _unreachable(self.server, "the connection has ended"))
-        elif not self._fetching.out and now_s >= self._again_s:
-            self._fetches += 1
-            place, most, scratch = self._place, self._settings.max_results_bytes + 1024, self._settings.scratch
-            size, enough = said.size_bytes, self._enough.is_set
-            self._fetching.send(lambda: fetch_results(connection, place, size, most, scratch, _FETCH_S, enough))
+        match (yield from self._collector.step(self._connection, said.size_bytes, now_s)):
+            case Collected() as collected:
+                self._conclude(None, collected)
+            case ExecutionError() as error:
+                self._reopen(now_s, error)
+            case None:
+                pass
 
-    def _fetched(self, back: tuple[IO[bytes] | None, ExecutionError | None], size_bytes: int, now_s: float) -> Iterator[Update]:
-        archive, error = back
-        if error is not None:
-            self._audit("ssh.download", result="failed", error=error.message)
-        if error is None:
-            self._audit("ssh.download", bytes=size_bytes, result="fetched" if archive is not None else "gone")
-            self._conclude(None, archive, "" if archive is not None else "the output files were not there any more")
-        elif error.reason is Reason.DISK_FULL and self._control.cancelled() < 2:  # ours: what is there is not given up for that
-            self._fetches -= 1
-            self._again_s = now_s + _FULL_PAUSE_S
-            if not self._told_full:
-                self._told_full = True
-                self._log.warning("the output files wait", error=error.message)
-                yield Told(f"the output files wait on {self.server.name}: {error.message}", self._task.label)
-        elif error.reason is Reason.INTERNAL or self._fetches >= _FETCHES:
-            self._conclude(None, problem=f"the output files could not be fetched: {error.message}")
-        else:
-            self._reopen(now_s, error)
-
-    def _conclude(self, verdict: ExecutionError | None, archive: IO[bytes] | None = None, problem: str = "") -> None:
+    def _conclude(self, verdict: ExecutionError | None, collected: Collected = _NOTHING) -> None:
         self._drop_session()
-        self._enough.set()
+        self._collector.stop()
         self.ending = ending = decide(
             Known(
                 self.server,
@@ -776,16 +629,21 @@ class Visit:
                 cancelled=self._control.cancelled() > 0,
             )
         )
-        results = results_of(self._story, self._events, archive, self._settings.max_results_bytes)
-        self.results = replace(results, problems=(*results.problems, problem)) if problem else results
-        self.ended_ms = self.ended_ms or _now_ms()
+        results = results_of(self._story, self._hearing.events, collected.archive, self._settings.max_results_bytes)
+        problems = (collected.problem,) if collected.problem else ()
+        self.results = replace(results, problems=(*results.problems, *problems))
+        self._hearing.ended_ms = self.ended_ms or now_ms()
         if self.touched:
             reason = ending.error.reason.value if ending.error is not None else None
             self._audit("ssh.ended", result=ending.status, exit_code=ending.exit_code, reason=reason)
         self.over = True
-        self.away_since_s = None
+        self._absence.over()
 
     # --- small things ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _story(self) -> Story:
+        return self._hearing.story
 
     @property
     def _timeout_s(self) -> float:
@@ -795,23 +653,3 @@ class Visit:
         key = self._connection.key if self._connection is not None else None
         server = str(self.server.address)
         self._pool.audit.append(event, job=self._task.job_id, server=server, key=key, place=self._task.name, **fields)
-
-
-_STEPS = {
-    "base_not_ours": "give it to the login alone (0700), or choose another ssh.execution.tempDir",
-    "cannot_make": "see its rights, or choose another ssh.execution.tempDir",
-    "read_only": "choose another ssh.execution.tempDir",
-    "no_space": "make room there",
-}
-
-
-def _cancelled() -> ExecutionError:
-    return ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
-
-
-def _unreachable(server: Server, why: str) -> ExecutionError:
-    return ExecutionError(Reason.UNREACHABLE, f"{server.address}: {why}; check the network")
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
