@@ -917,7 +917,7 @@ def test_what_waits_is_released_and_leaves_nothing(world: SshWorld, servers: Ser
 
 
 def test_an_idle_connection_is_closed(servers: Servers, tmp_path: Path) -> None:
-    world = SshWorld(servers, tmp_path, connection_pool={"idle_timeout": 1})
+    world = SshWorld(servers, tmp_path, connection_pool={"idle_timeout": 4})
     world.run(world.job("echo hi"))
     warm(world)
     before = servers.all[0].connections()

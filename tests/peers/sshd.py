@@ -154,12 +154,13 @@ class Sshd:
     def connections(self) -> int:
         """Connections to it that are established right now, in whatever network namespace it lives."""
         assert self._listener
-        found = 0
+        found = set()  # a table that changes while it is read may show a row twice
         for table in ("tcp", "tcp6"):
             for row in Path(f"/proc/{self._listener.pid}/net/{table}").read_text().splitlines()[1:]:
-                local, _, state = row.split()[1:4]
-                found += state == _ESTABLISHED and int(local.rpartition(":")[2], 16) == self.port
-        return found
+                local, remote, state = row.split()[1:4]
+                if state == _ESTABLISHED and int(local.rpartition(":")[2], 16) == self.port:
+                    found.add((local, remote))
+        return len(found)
 
     def handshakes(self) -> int:
         """Logins that it has accepted since it exists."""
