@@ -23,6 +23,7 @@ from cronium.common.job import InvalidJobError, Job, parse_job
 from cronium.common.messages import Outcome, Position
 from cronium.worker.blocking import call_in_thread
 from cronium.worker.executor import Attempt, Complete, Executor, Gap, Labels, Log, Parked, Progress, Status, Told, Update
+from cronium.worker.judgement import cancelled_before_start
 from cronium.worker.pipes import Pipes
 from cronium.worker.registry import Executors
 from cronium.worker.settings import WorkerSettings
@@ -168,7 +169,7 @@ class Here:
                 if self.cancelled():
                     give_up_s = give_up_s or now_s + _PATIENCE_S
                     if now_s >= give_up_s:
-                        raise ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
+                        raise cancelled_before_start()
                 if now_s >= until_s:
                     raise TimeoutError(f"no answer within {timeout_s:g} s")
 

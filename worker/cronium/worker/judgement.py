@@ -50,6 +50,11 @@ def with_details(error: ExecutionError, details: Mapping[str, object]) -> Execut
     return error
 
 
+def cancelled_before_start() -> ExecutionError:
+    """People wanted its end before it had begun."""
+    return ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
+
+
 def overtime(timeout_s: float) -> ExecutionError:
     """The script was still running at its deadline."""
     return ExecutionError(

@@ -21,6 +21,7 @@ from cronium.worker.container.follow import follow
 from cronium.worker.container.host_files import host_mounts, make_host_files
 from cronium.worker.container.spec import FILES_DIR, WORKSPACE, Place, container
 from cronium.worker.executor import Status, Update
+from cronium.worker.judgement import cancelled_before_start
 from cronium.worker.launcher import launcher_text
 from cronium.worker.payload import payload
 
@@ -101,7 +102,7 @@ def start(execution: Execution) -> Iterator[Update]:
         return
     yield from ()
     if execution.control.cancelled():
-        raise ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
+        raise cancelled_before_start()
     engine, container_id, payload = execution.engine, execution.container, execution.payload
     stream = execution.ask(lambda: engine.attach(container_id, stdin=True))
     execution.stream, execution.unstarted = stream, False

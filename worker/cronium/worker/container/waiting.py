@@ -14,6 +14,7 @@ from cronium.worker.container.adoption import begun_here
 from cronium.worker.container.engine import PING_S
 from cronium.worker.container.execution import Execution, Phase, now_ms
 from cronium.worker.executor import Progress, Told, Update
+from cronium.worker.judgement import cancelled_before_start
 
 TELL_S = 3.0  # a restart of the engine with nothing to do takes less
 # Beyond its deadline a launcher has ended its script by itself; so much later there is nothing to adopt any more.
@@ -89,10 +90,9 @@ def _answers(execution: Execution) -> bool:
 
 
 def _cancelled(execution: Execution) -> ExecutionError:
-    if execution.touched:
-        text = "the job was cancelled while the Docker engine did not answer; its container is removed when it does"
-    else:
-        text = "the job was cancelled before its script was started"
+    if not execution.touched:
+        return cancelled_before_start()
+    text = "the job was cancelled while the Docker engine did not answer; its container is removed when it does"
     return ExecutionError(Reason.CANCELLED, text)
 
 

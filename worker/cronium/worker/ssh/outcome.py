@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.messages import ResultFile, Results, ServerOutcome
 from cronium.common.servers import Server
-from cronium.worker.judgement import Ending, launch_failure, overtime, script_failure
+from cronium.worker.judgement import Ending, cancelled_before_start, launch_failure, overtime, script_failure
 from cronium.worker.story import Story
 
 
@@ -44,9 +44,7 @@ def decide(facts: Facts) -> Ending:
         return Ending(status, code, facts.verdict)
     if story.failed is not None and story.started is None:
         if story.failed.reason == "cancelled":
-            return Ending(
-                "cancelled", None, ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
-            )
+            return Ending("cancelled", None, cancelled_before_start())
         if story.failed.reason == "disk_full":
             text = f"the script could not be started, for the disk of {name} is full: make room there"
             return Ending("failed", None, ExecutionError(Reason.DISK_FULL, text, server=name))

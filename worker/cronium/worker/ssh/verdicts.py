@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cronium.common.errors import ExecutionError, Reason
 from cronium.common.servers import Server
-from cronium.worker.judgement import overtime
+from cronium.worker.judgement import cancelled_before_start, overtime
 from cronium.worker.ssh.commands import RemoteError
 from cronium.worker.ssh.watch import BEGIN_S, Watch
 from cronium.worker.story import Story
@@ -18,11 +18,6 @@ _STEPS = {
     "read_only": "choose another ssh.execution.tempDir",
     "no_space": "make room there",
 }
-
-
-def cancelled() -> ExecutionError:
-    """Nothing of it was begun."""
-    return ExecutionError(Reason.CANCELLED, "the job was cancelled before its script was started")
 
 
 def unreachable(server: Server, why: str) -> ExecutionError:
@@ -76,7 +71,7 @@ def ended_from_outside(server: Server, watch: Watch, story: Story, *, ordered: b
     if watch.rebooted:
         return rebooted(server)
     if ordered and story.started is None:
-        return cancelled()
+        return cancelled_before_start()
     return ExecutionError(
         Reason.PLACE_VANISHED,
         f"the job was ended on {server.name} from outside, or by a script that ends all processes it sees: look who kills "

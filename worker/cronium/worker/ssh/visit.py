@@ -20,7 +20,7 @@ from cronium.common.servers import Server
 from cronium.worker.errand import Errand
 from cronium.worker.executor import Control, Gap, Log, Told, Update
 from cronium.worker.gather import results_of
-from cronium.worker.judgement import Ending
+from cronium.worker.judgement import Ending, cancelled_before_start
 from cronium.worker.launcher import DEFAULT_MAX_UNREAD_BYTES
 from cronium.worker.ssh.absence import Absence
 from cronium.worker.ssh.collect import Collected, Collector
@@ -33,7 +33,7 @@ from cronium.worker.ssh.outcome import decide
 from cronium.worker.ssh.pool import Pool, Waiting
 from cronium.worker.ssh.session import READ_BYTES, Session, asked, fed, reading, started
 from cronium.worker.ssh.settings import Settings
-from cronium.worker.ssh.verdicts import cancelled, ended_from_outside, given_up, rebooted, refused, unreachable, vanished
+from cronium.worker.ssh.verdicts import ended_from_outside, given_up, rebooted, refused, unreachable, vanished
 from cronium.worker.ssh.watch import QUIET_S, Finding, Watch
 from cronium.worker.story import Story
 
@@ -200,7 +200,7 @@ class Visit:
                 self._not_reached(error, now_s)
                 return
         if self._control.cancelled() and self._fresh and not self.begun:
-            self._conclude(cancelled())
+            self._conclude(cancelled_before_start())
             return
         connection = None if self._dial.out else self._pool.get(self.server)
         if connection is not None:
@@ -289,7 +289,7 @@ class Visit:
     def _begin(self, now_s: float) -> Iterator[Update]:
         """Start the job: with the launcher that waits here, or with a new one."""
         if self._control.cancelled():
-            self._conclude(cancelled())
+            self._conclude(cancelled_before_start())
             return
         self._anew(now_s)
         self._payload = self._task.payload()
